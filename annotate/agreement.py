@@ -11,7 +11,7 @@ from typing import Any
 
 from authface.annotate.tagging import MEASURED, can_say, contradictions, crop_cell, crop_files
 from authface.annotate.vocabulary.vocabulary import GROUP_OF, VOCABULARY
-from authface.errors import UsageError, one_line
+from authface.errors import UsageError, one_line, shell_word
 from authface.metrics.stats import Kappa, cohen_kappa
 from authface.records import Tag
 from authface.report import pages as report
@@ -152,14 +152,16 @@ def pairs_of(photoset: PhotoSet, names: Sequence[str]) -> list[tuple[str, str]]:
         if not photoset.tags(name).parts():
             others = ", ".join(there) or "nobody"
             raise UsageError(
-                f"{one_line(name, 60)} left no tags in {here}; {others} did: authface annotate tags {here}"
+                f"{one_line(name, 60)} left no tags in {here}; {others} did: authface annotate tags {shell_word(here)}"
             )
     if len(names) == 1 or (len(names) == 2 and names[0] == names[1]):
-        raise UsageError(f"name two annotators to compare, as in: authface annotate compare {here} measured llava")
+        raise UsageError(
+            f"name two annotators to compare, as in: authface annotate compare {shell_word(here)} measured llava"
+        )
     if not names and len(there) < 2:
         raise UsageError(
             f"{here} has tags of {', '.join(there) or 'nobody'}: two annotators are needed, "
-            f"authface annotate tags {here} --with llava adds one"
+            f"authface annotate tags {shell_word(here)} --with llava adds one"
         )
     return [(names[0], names[1])] if names else list(combinations(there, 2))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from authface.errors import UsageError, one_line
+from authface.errors import UsageError, one_line, shell_word
 from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run, open_set
 
 if TYPE_CHECKING:
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Tags by a closed vocabulary, and the Hugging Face dataset.", no_args_is_help=True)
 
 NEXT = {
-    "dataset": "open: datasets.load_dataset({folder!r})\nnext: authface train prior {folder}",
+    "dataset": "open: datasets.load_dataset({folder!r})\nnext: authface train prior {word}",
     "imagefolder": "open: datasets.load_dataset({folder!r})",
     "webdataset": "open: datasets.load_dataset({folder!r}), or webdataset with its .tar files",
-    "kohya": "next: sd-scripts with --dataset_config {folder}/dataset.toml",
-    "manifest": "next: authface annotate rebuild {folder} NEW-SET",
+    "kohya": "next: sd-scripts with --dataset_config {word}/dataset.toml",
+    "manifest": "next: authface annotate rebuild {word} NEW-SET",
     "croissant": "open: mlcroissant.Dataset({folder!r} + '/croissant.json').records('faces')",
     "fiftyone": "open: fiftyone.Dataset.from_dir({folder!r}, dataset_type=fiftyone.types.FiftyOneDataset)",
     "files": "open: {folder} with a photo library; exiftool -Subject -Keywords shows what was written",
@@ -52,7 +52,7 @@ def compare(
     page = agreement.write_page(photoset, found)
     run.console.result(
         "\n\n".join(map(agreement.to_text, found)) + f"\nreport: {one_line(page)}\n"
-        f"next: authface annotate export {one_line(set)} --resolve measured, or first, union, agreed",
+        f"next: authface annotate export {shell_word(set)} --resolve measured, or first, union, agreed",
         report=str(page),
         comparisons=[pair.as_json() for pair in found],
     )
@@ -93,8 +93,9 @@ def export(
         photoset.remember("annotate.export", values)
         done = run_export(photoset, settings, run.console, review=review, limit=run.limit)
     lacks = _lacking(photoset.root, done)
+    onward = NEXT[settings.format].format(folder=one_line(done.folder), word=shell_word(done.folder))
     run.console.result(
-        "\n".join([_export_text(done), *lacks]) + "\n" + NEXT[settings.format].format(folder=one_line(done.folder)),
+        "\n".join([_export_text(done), *lacks, onward]),
         dataset=str(done.folder),
         format=settings.format,
         written=done.written,
@@ -113,7 +114,9 @@ def _lacking(root: Path, done: Exported) -> list[str]:
     if not done.rows or done.splits.get("test"):
         return []
     here = one_line(root)
-    return [f"warning: no test faces, which evaluate needs: authface curate split {here}, then export it again"]
+    return [
+        f"warning: no test faces, which evaluate needs: authface curate split {shell_word(here)}, then export it again"
+    ]
 
 
 def _export_text(done: Exported) -> str:
@@ -211,7 +214,7 @@ def tags(
     photoset = open_set(set)
     where = one_line(set)
     if not photoset.crops.parts():
-        raise UsageError(f"{where} has no crops yet: run authface curate align {where}")
+        raise UsageError(f"{where} has no crops yet: run authface curate align {shell_word(where)}")
     if run.dry_run:
         if settings.annotator in WITH_MODEL:
             load_prompt(settings.prompt)
@@ -276,7 +279,7 @@ def import_set(
     anew = f", {done.recaptioned:,} captions read anew" if done.recaptioned else ""
     run.console.result(
         f"{done.photos.rows:,} pictures imported, {done.before:,} were there before{anew}\n" + "\n".join(lines) + "\n"
-        f"report: {one_line(page)}\nnext: authface annotate export {where}",
+        f"report: {one_line(page)}\nnext: authface annotate export {shell_word(where)}",
         imported=done.photos.rows,
         before=done.before,
         recaptioned=done.recaptioned,
@@ -351,11 +354,14 @@ def _rebuilt_text(done: Rebuilt, set: Path, manifest: str) -> str:
     here = one_line(set)
     lines = [f"{done.crops:,} of {done.rows:,} crops of the manifest are in {here}"]
     lines += [f"  {count:>9,}  {WORDS[kind]}" for kind, count in done.drift.most_common()]
-    again = f"authface annotate rebuild {one_line(manifest)} {here}"
+    again = f"authface annotate rebuild {shell_word(manifest)} {shell_word(here)}"
     if done.to_fetch:
-        lines.append(f"next: authface curate fetch {here} --from urls {here}/{TO_FETCH}, then {again}")
+        lines.append(
+            f"next: "
+            f"authface curate fetch {shell_word(here)} --from urls {shell_word(f'{here}/{TO_FETCH}')}, then {again}"
+        )
     elif done.drift["no_address"]:
-        lines.append(f"next: authface curate fetch {here} --from folder PHOTOS, then {again}")
+        lines.append(f"next: authface curate fetch {shell_word(here)} --from folder PHOTOS, then {again}")
     else:
-        lines.append(f"next: authface annotate export {here} --resolve union")
+        lines.append(f"next: authface annotate export {shell_word(here)} --resolve union")
     return "\n".join(lines)

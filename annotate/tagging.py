@@ -28,7 +28,7 @@ from authface.annotate.vocabulary.wording import parse_tags
 from authface.backends import load_backend
 from authface.engine.runner import CHUNK_ROWS, PartInput, Summary
 from authface.engine.runner import run as run_parts
-from authface.errors import AuthfaceError, ImageError, UsageError, one_line
+from authface.errors import AuthfaceError, ImageError, UsageError, one_line, shell_word
 from authface.imaging import decode as images
 from authface.options import Run
 from authface.records import Crop, Tag, Tags
@@ -232,7 +232,7 @@ def tag(photoset: PhotoSet, settings: TagsSettings, review: ReviewSettings, run:
     inputs = _crops_to_tag(photoset, review, run.limit)
     if not any(part.count for part in inputs):
         where = one_line(photoset.root)
-        raise AuthfaceError(f"{where} has no kept crops to tag: authface curate report {where} says why")
+        raise AuthfaceError(f"{where} has no kept crops to tag: authface curate report {shell_word(where)} says why")
     target = photoset.tags(settings.annotator)
     if kind is None:
         summary = run_parts(

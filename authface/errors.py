@@ -1,5 +1,7 @@
 """What authface raises on purpose: one clear line, and the exit code of the command line."""
 
+import shlex
+
 
 class AuthfaceError(Exception):
     """A failure a person can act on.
@@ -40,6 +42,11 @@ def one_line(text: object, limit: int = 300) -> str:
     if not clean.isprintable():
         clean = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in clean)
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+def shell_word(text: object, limit: int = 300) -> str:
+    """`one_line` of a path or a name for a command that a person copies into a shell: quoted where it has to be."""
+    return shlex.quote(one_line(text, limit))
 
 
 def first_line(error: BaseException, limit: int = 160) -> str:

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperCommand
 
 from authface.curate.review import cli as review
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import AuthfaceError, UsageError, one_line, shell_word
 from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run, open_set
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def align(run: Run, set: SetArgument = DEFAULT_SET) -> None:
     settings = run.settings("curate.align", AlignSettings)
     photoset = open_set(set)
     if not photoset.faces.parts():
-        raise UsageError(f"{one_line(set)} has no faces yet: run authface curate filter {one_line(set)}")
+        raise UsageError(f"{one_line(set)} has no faces yet: run authface curate filter {shell_word(set)}")
     if run.dry_run:
         return run.show("curate.align", settings)
     with photoset.lock():
@@ -195,7 +195,7 @@ def split(
     settings = run.settings("curate.split", SplitSettings, against=tuple(against) if against else None)
     photoset = open_set(set)
     if not photoset.crops.parts():
-        raise UsageError(f"{one_line(set)} has no crops yet: run authface curate align {one_line(set)}")
+        raise UsageError(f"{one_line(set)} has no crops yet: run authface curate align {shell_word(set)}")
     if run.dry_run:
         return run.show("curate.split", settings)
     from authface.curate.split.run import split as run_split
@@ -330,7 +330,7 @@ def balance(
     review = run.settings("curate.review", ReviewSettings)
     photoset = open_set(set)
     if not photoset.crops.counts()["kept"]:
-        raise AuthfaceError(f"{one_line(set)} has no kept crops: authface curate report {one_line(set)} says why")
+        raise AuthfaceError(f"{one_line(set)} has no kept crops: authface curate report {shell_word(set)} says why")
     if run.dry_run:
         balancing.targets_of(settings)
         return run.show("curate.balance", settings)

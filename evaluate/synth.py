@@ -20,7 +20,7 @@ from authface import __version__
 from authface.console import Console
 from authface.engine.pool import processes, seats
 from authface.engine.workers import Step, inline
-from authface.errors import AuthfaceError, ImageError, UsageError, one_line
+from authface.errors import AuthfaceError, ImageError, UsageError, one_line, shell_word
 from authface.evaluate.images import SourceFace, SourceFaces
 from authface.evaluate.settings import SynthSettings
 from authface.faces.degrade import degrade, preset
@@ -302,5 +302,6 @@ def conclude(summary: SynthSummary, out: Path) -> str:
     done = f"{summary.made} faces degraded, {summary.kept} were there before"
     gone = f", {summary.removed} removed whose source is gone" if summary.removed else ""
     where = one_line(out)
-    onward = f"next: authface restore {where}/degraded --aligned -o {where}/restored"
+    degraded, restored = (shell_word(f"{where}/{name}") for name in ("degraded", "restored"))
+    onward = f"next: authface restore {degraded} --aligned -o {restored}"
     return f"{done}{gone}; {summary.count} in {where}\n{onward}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from authface.errors import UsageError, one_line
+from authface.errors import UsageError, one_line, shell_word
 from authface.extras import need
 from authface.options import SECTIONS, Run, command_with_run
 from authface.train.estimate.hardware import UTILISATION, gpus_named, local_gpu
@@ -115,7 +115,7 @@ NEXT = {
 
 def _report(run: Run, stage: str, settings: TrainSettings, outcome: TrainingResult) -> None:
 
-    onward = NEXT[stage].format(dataset=one_line(settings.dataset), out=one_line(outcome.out))
+    onward = NEXT[stage].format(dataset=shell_word(settings.dataset), out=shell_word(outcome.out))
     said = f"trained: {outcome.out}" if outcome.finished else f"stopped and saved: {outcome.out}, run again to go on"
     loss = "" if outcome.loss is None else f", loss {outcome.loss:.4f}"
     run.console.result(

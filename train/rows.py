@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from authface.errors import AuthfaceError, UsageError, first_line, one_line
+from authface.errors import AuthfaceError, UsageError, first_line, one_line, shell_word
 from authface.files import replacing
 
 STATE = "authface.json"
@@ -321,5 +321,5 @@ def _check_export(folder: Path) -> None:
     if meant is not None:
         next_step = f"did you mean {one_line(meant)}?"
     else:
-        next_step = f"run authface annotate export {one_line(photoset or 'SET')} first, and name the folder it writes"
+        next_step = f"run authface annotate export {shell_word(photoset or 'SET')} first, and name the folder it writes"
     raise UsageError(f"{one_line(folder)} is no exported dataset (no {STATE}, no Parquet files): {next_step}")

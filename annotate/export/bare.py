@@ -12,7 +12,7 @@ from typing import Any
 import tomli_w
 
 from authface.annotate.export.formats import DEFAULT_SPLIT, ExportTarget, Format
-from authface.errors import AuthfaceError, ImageError, one_line
+from authface.errors import AuthfaceError, ImageError, one_line, shell_word
 from authface.files import write_file
 from authface.imaging.decode import EXTENSIONS
 from authface.imaging.keywords import embedded, sidecar
@@ -159,7 +159,7 @@ class FilesFormat(Format):
         try:
             return self._target.photoset.read(photo.file)
         except ImageError as error:
-            again = f"run authface curate fetch {one_line(self._target.photoset.root)} with its source again"
+            again = f"run authface curate fetch {shell_word(self._target.photoset.root)} with its source again"
             raise AuthfaceError(f"original {one_line(photo.file)}: {one_line(error)}; {again}") from error
 
     def _begun(self, row: dict[str, Any]) -> _Photo:

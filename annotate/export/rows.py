@@ -20,7 +20,7 @@ from authface.annotate.settings import ExportSettings
 from authface.annotate.tagging import ChosenTags, choose
 from authface.annotate.vocabulary.vocabulary import SEMANTIC, count_tokens, fitting_tags, prompt
 from authface.engine.runner import PartInput
-from authface.errors import AuthfaceError, ImageError, one_line
+from authface.errors import AuthfaceError, ImageError, one_line, shell_word
 from authface.faces.geometry import crop_points
 from authface.records import Crop, Face, Person, Photo, Tag
 from authface.review.reviews import is_retouched
@@ -235,7 +235,7 @@ def _row(photoset: PhotoSet, photo: Photo, face: Face, crop: Crop, split: str) -
     try:
         image = photoset.read(crop.file)
     except ImageError as error:
-        again = f"run authface curate align {one_line(photoset.root)} after deleting tables/crops"
+        again = f"run authface curate align {shell_word(photoset.root)} after deleting tables/crops"
         raise AuthfaceError(f"crop {one_line(crop.file)}: {one_line(error)}; {again}") from error
     quality = {name: getattr(face, name) for name in MEASURES}
     return {

@@ -29,7 +29,7 @@ from authface.annotate.export.formats import (
 from authface.annotate.export.rows import Inputs
 from authface.annotate.settings import ExportSettings
 from authface.console import Console
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import AuthfaceError, UsageError, one_line, shell_word
 from authface.files import is_local, local, take_place, write_errors, write_file
 from authface.review.reviews import ReviewSettings, balanced, made_from_digest, made_from_tables, reviewed_crops
 from authface.store.journal import PHOTO_IDS, begun_exports, dataset_use, record_use, uses
@@ -116,7 +116,7 @@ def export(
         if not counts.rows:
             raise AuthfaceError(
                 f"{here}: no kept crop has kept tags and a split, nothing to export: {_reasons_text(counts.left_out)}; "
-                f"see authface annotate tags {here}"
+                f"see authface annotate tags {shell_word(here)}"
             )
         state = _state(key, counts, settings, inputs, review, limit)
         write_file(
@@ -186,7 +186,9 @@ def annotators_of(photoset: PhotoSet, settings: ExportSettings) -> list[str]:
     here = one_line(photoset.root)
     for name in annotators or ["measured"]:
         if not photoset.tags(name).parts():
-            raise UsageError(f"{here} has no tags: run authface annotate tags {here} --with {one_line(name)} first")
+            raise UsageError(
+                f"{here} has no tags: run authface annotate tags {shell_word(here)} --with {shell_word(name)} first"
+            )
     return annotators
 
 
@@ -232,7 +234,7 @@ def check_newest(photoset: PhotoSet, folder: Path) -> dict[str, Any]:
     """
     here, state = one_line(photoset.root), read_state(folder)
     if not state:
-        raise UsageError(f"{here} has no dataset to publish: run authface annotate export {here} first")
+        raise UsageError(f"{here} has no dataset to publish: run authface annotate export {shell_word(here)} first")
     try:
         settings = ExportSettings.model_validate(state["settings"])
         inputs = inputs_of(photoset, settings, ReviewSettings(policy=state["review"]))
@@ -241,7 +243,8 @@ def check_newest(photoset: PhotoSet, folder: Path) -> dict[str, Any]:
         current = False
     if not current:
         raise UsageError(
-            f"{one_line(folder)} is older than what the set holds: run authface annotate export {here} again"
+            f"{one_line(folder)} is older than what the set holds: run "
+            f"authface annotate export {shell_word(here)} again"
         )
     return state
 

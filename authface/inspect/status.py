@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from authface.console import duration
-from authface.errors import AuthfaceError, one_line
+from authface.errors import AuthfaceError, one_line, shell_word
 from authface.files import is_local
 from authface.report.pages import quantity
 from authface.review.reviews import ReviewSettings, balanced, made_from_digest, reviewed_crops
@@ -170,25 +170,26 @@ def _lengths(folder: Path) -> Iterator[int]:
 def _next(photoset: PhotoSet, states: Mapping[str, TableState], found: PhotoSetStatus) -> str:
     here = one_line(photoset.root)
     if found.unfinished:
-        return f"authface curate forget {here}"
+        return f"authface curate forget {shell_word(here)}"
     tables = {table.name: table for table in found.tables}
     if "measured" not in tables and photoset.exists(TO_FETCH):  # filtered, its faces would be none of the manifest's
-        return f"authface annotate rebuild MANIFEST {here}"
+        return f"authface annotate rebuild MANIFEST {shell_word(here)}"
     for name in ("measured", "faces", "crops"):
         table = tables.get(name)
         if name == "measured" and table is None:
             continue
         if table is None or table.missing or table.outdated:
-            return f"authface {_STEPS[name]} {here}"
+            return f"authface {_STEPS[name]} {shell_word(here)}"
         if table.counts and not table.counts.get("kept"):
             return (
-                f"nothing is kept in {name}: {here}/reports/curate.html says why, then authface {_STEPS[name]} {here}"
+                f"nothing is kept in {name}: {here}/reports/curate.html says why, then "
+                f"authface {_STEPS[name]} {shell_word(here)}"
             )
     people = tables.get("people")
     if not found.dataset if people is None else people.missing or people.outdated:
-        return f"authface curate split {here}"
+        return f"authface curate split {shell_word(here)}"
     if not any(name.startswith("tags/") for name in states):
-        return f"authface annotate tags {here} --with measured"
+        return f"authface annotate tags {shell_word(here)} --with measured"
     return _next_of_export(photoset, states)
 
 
@@ -199,18 +200,18 @@ def _next_of_export(photoset: PhotoSet, states: Mapping[str, TableState]) -> str
         reviewed = reviewed_crops(photoset, ReviewSettings(policy=state.get("review", ReviewSettings().policy)))
         chosen = balanced(photoset, reviewed)
     except (AuthfaceError, ValueError):
-        return f"authface curate balance {here}"
+        return f"authface curate balance {shell_word(here)}"
     for name, made in states.items():
         if not name.startswith("tags/"):
             continue
         if any(not made.inputs.get(part.number, "").startswith(part.digest) for part in reviewed):
-            return f"authface annotate tags {here} --with {one_line(name.removeprefix('tags/'))}"
+            return f"authface annotate tags {shell_word(here)} --with {shell_word(name.removeprefix('tags/'))}"
     if not state:
-        return f"authface annotate export {here}"
+        return f"authface annotate export {shell_word(here)}"
     named = state.get("settings", {}).get("annotators") or photoset.annotators()
     if state.get("tables") != made_from_digest(states, chosen, named):
-        return f"authface annotate export {here}"
-    return f"authface train prior {here}/dataset"
+        return f"authface annotate export {shell_word(here)}"
+    return f"authface train prior {shell_word(f'{here}/dataset')}"
 
 
 def _export_state(photoset: PhotoSet) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import AuthfaceError, UsageError, one_line, shell_word
 from authface.extras import need
 from authface.options import Run, command_with_run
 
@@ -47,7 +47,9 @@ def pack(
     files = packing.family_files(folder)
     names = [path.relative_to(folder).as_posix() for path in files]
     if onnx_files(folder):
-        run.console.log(f"onnx/ is of these weights as they are, and left out: authface models export {one_line(out)}")
+        run.console.log(
+            f"onnx/ is of these weights as they are, and left out: authface models export {shell_word(out)}"
+        )
     if run.dry_run:
         size = packing.planned_bytes(files, dtype)
         said = "\n".join([*map(one_line, names), f"would write {len(names):,} files, about {size / 1e6:,.1f} MB"])

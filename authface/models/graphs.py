@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from authface.errors import AuthfaceError, first_line, one_line
+from authface.errors import AuthfaceError, first_line, one_line, shell_word
 from authface.faces.detector import AUTHFACE_AGAIN, whole
 from authface.models.layout import BUILTIN, EXPORT, ONNX, PARTS, FileFacts, part_files
 from authface.models.sampling import Preset, Sampling, sampling_of
@@ -96,7 +96,7 @@ def graph_file(folder: Path, export: Export, name: str) -> Path:
 
 def _again(folder: Path) -> str:
     """What to do about graphs that are broken."""
-    return AUTHFACE_AGAIN if folder == BUILTIN else f"authface models export {one_line(folder)}"
+    return AUTHFACE_AGAIN if folder == BUILTIN else f"authface models export {shell_word(folder)}"
 
 
 def weights_digest(folder: Path) -> str:

@@ -19,7 +19,7 @@ from huggingface_hub import metadata_load
 from safetensors import SafetensorError, safe_open
 
 from authface.console import Tick
-from authface.errors import AuthfaceError, UsageError, first_line, one_line
+from authface.errors import AuthfaceError, UsageError, first_line, one_line, shell_word
 from authface.files import refusal, replacing_folder, sweep, write_errors
 from authface.models.families import resolve
 from authface.models.graphs import read_export
@@ -318,7 +318,7 @@ def plan(name: str, *, rights: bool, tick: Tick) -> FamilyPush:
         )
     if faults := verify(name, tick).faults:
         file, problem = next(iter(faults.items()))
-        more = f", and {len(faults) - 1} more: authface models verify {where}" if len(faults) > 1 else ""
+        more = f", and {len(faults) - 1} more: authface models verify {shell_word(where)}" if len(faults) > 1 else ""
         raise AuthfaceError(f"{where}/{one_line(file)} {problem}{more}")
     base = told.get("base_model")
     return FamilyPush(folder, files, licence, base if isinstance(base, str) else "")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from authface.console import Console, Tick, render_table
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import AuthfaceError, UsageError, one_line, shell_word
 from authface.extras import lack
 from authface.files import sha256_of
 from authface.models import families as models
@@ -138,7 +138,7 @@ def locate(name: str) -> Path:
         return Path(source.location)
     cached = hub_cache.cached(source.location)
     if cached is None:
-        raise AuthfaceError(f"{one_line(name)} is not on this machine: authface models pull {one_line(name)}")
+        raise AuthfaceError(f"{one_line(name)} is not on this machine: authface models pull {shell_word(name)}")
     return cached.folder
 
 
@@ -300,7 +300,7 @@ class ListedModel:
         """What to do about one that is not whole; empty for one that is."""
         if self.state in _WHOLE:
             return ""
-        return "install authface again" if self.name == "tiny" else f"authface models pull {one_line(self.name)}"
+        return "install authface again" if self.name == "tiny" else f"authface models pull {shell_word(self.name)}"
 
 
 def inventory() -> list[ListedModel]:

@@ -17,7 +17,7 @@ from pydantic import Field, StringConstraints
 
 from authface.engine.runner import PartInput, parts_of
 from authface.engine.workers import L, M, Step
-from authface.errors import AuthfaceError, ImageError, UsageError, one_line
+from authface.errors import AuthfaceError, ImageError, UsageError, one_line, shell_word
 from authface.recipe import Settings
 from authface.records import Choice, Crop
 from authface.store.journal import Journal
@@ -327,7 +327,7 @@ def balanced(photoset: PhotoSet, parts: Sequence[PartInput[Crop]]) -> list[PartI
         here = one_line(photoset.root)
         raise AuthfaceError(
             f"the balance of {here} is stale: {why}: "
-            f"run authface curate balance {here} again, or with --clear to take all"
+            f"run authface curate balance {shell_word(here)} again, or with --clear to take all"
         )
     return [_chosen(table, part) for part in parts]
 

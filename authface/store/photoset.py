@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import tomli_w
 
 from authface.backends import NAME
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import AuthfaceError, UsageError, one_line, shell_word
 from authface.files import TEMPORARY, is_local, replacing, write_errors, write_file
 from authface.imaging.decode import read_bytes
 from authface.records import Crop, Embedding, Face, FaceFeatures, Person, Photo, Row, Tags
@@ -260,7 +260,7 @@ class PhotoSet:
         if not photoset.photos.parts():
             raise UsageError(
                 f"no photo set at {one_line(root)}: begin with "
-                f"authface curate fetch {one_line(root)} --from folder PATH"
+                f"authface curate fetch {shell_word(root)} --from folder PATH"
             )
         return photoset
 

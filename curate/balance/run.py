@@ -31,7 +31,7 @@ from authface.curate.balance.margins import (
 )
 from authface.curate.settings import BalanceSettings
 from authface.engine.runner import PartInput
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import AuthfaceError, UsageError, one_line, shell_word
 from authface.records import Choice, Crop
 from authface.report import pages as report
 from authface.review.reviews import ReviewSettings, choice_table, reviewed_crops
@@ -273,7 +273,9 @@ def balance(
         found = read_margin_words(photoset, parts, tick, workers)
     if not len(found):
         here = one_line(photoset.root)
-        raise AuthfaceError(f"{here} has no kept crops after review: authface curate review {here} shows them")
+        raise AuthfaceError(
+            f"{here} has no kept crops after review: authface curate review {shell_word(here)} shows them"
+        )
     goals = [goal(m, found.words[m], found.counts(m), words, settings.least) for m, words in wanted.items()]
     chosen, off = choose(found, goals, settings, seed) if goals else (None, 0.0)
     if chosen is not None:

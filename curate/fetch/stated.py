@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from authface.curate.fetch.keys import KEY_COLUMNS, Key, KeySet, photo_key, source_key
 from authface.curate.fetch.sources import PhotoItem
-from authface.errors import one_line
+from authface.errors import one_line, shell_word
 from authface.records import Photo, Statement, now
 from authface.store.photoset import PhotoSet
 from authface.store.statements import (
@@ -161,7 +161,7 @@ class Stated:
             lines.append(f"{self._attributions:,} photos have another photographer, page or terms")
         several = count_disputed(disputed(self._photoset))["disputed"] if self._asked else 0
         if several:
-            credits = f"authface curate credits {one_line(self._photoset.root)} names them"
+            credits = f"authface curate credits {shell_word(self._photoset.root)} names them"
             lines.append(f"sources disagree about the licence of {several:,} photos: the strictest holds; {credits}")
         if self._left:
             lines.append(f"{self._left:,} licences stay until the list is read to its end, without --limit")

@@ -20,7 +20,7 @@ from authface.curate.learn.fit import LIMITS as KEEP_LIMITS
 from authface.curate.learn.fit import HeldOutTable, Passing
 from authface.curate.learn.run import judged_parts
 from authface.curate.settings import FilterSettings, lower_better
-from authface.errors import UsageError, one_line
+from authface.errors import UsageError, one_line, shell_word
 from authface.files import room_for_large, write_errors
 from authface.store.photoset import PhotoSet
 
@@ -109,7 +109,8 @@ def sweep_reviewer(photoset: PhotoSet, settings: FilterSettings) -> ReviewerSwee
     if not photoset.features.parts():
         where, who = one_line(photoset.root), one_line(settings.reviewer)
         raise UsageError(
-            f"{where} has no features yet: authface curate filter {where} -O curate.filter.reviewer={who} takes them"
+            f"{where} has no features yet: "
+            f"authface curate filter {shell_word(where)} -O curate.filter.reviewer={who} takes them"
         )
     asked.check(photoset)
     keeps, decided = [np.empty(0)], 0

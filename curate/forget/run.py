@@ -17,7 +17,7 @@ import tomli_w
 
 from authface.curate.forget import removal
 from authface.curate.forget.unwritten import FETCHED, clean_fetched, unwritten_photos
-from authface.errors import AuthfaceError, UsageError, first_line, one_line
+from authface.errors import AuthfaceError, UsageError, first_line, one_line, shell_word
 from authface.files import write_file
 from authface.inspect.why import find_photo, forgotten_at, is_by, photos_of, rows_of
 from authface.records import Photo, now
@@ -54,7 +54,9 @@ class ForgetResult:
             f"{self.entries:,} log entries"
         ]
         if self.dataset:
-            lines.append(f"{here}/dataset held some of them: {what}; authface annotate export {here} makes it again")
+            lines.append(
+                f"{here}/dataset held some of them: {what}; authface annotate export {shell_word(here)} makes it again"
+            )
         for use, count in self.used_by:
             where = one_line(use.path)
             if use.kind == "training":

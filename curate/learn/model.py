@@ -24,7 +24,7 @@ from safetensors.numpy import load, save
 from authface.curate.filter.measure import VERSION as MEASURED_VERSION
 from authface.curate.learn.table import VERSION as FEATURES_VERSION
 from authface.curate.learn.table import Matrix
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import AuthfaceError, UsageError, one_line, shell_word
 from authface.files import place, write_file
 from authface.imaging.decode import read_bytes
 from authface.review.reviews import Reviewer, decision_log
@@ -226,7 +226,7 @@ class ReviewerModel:
             raise UsageError(
                 f"the model of {facts.reviewer} was learned from other columns ({len(facts.columns)} of versions "
                 f"{facts.measured} and {facts.features}, here {len(columns)} of {MEASURED_VERSION} and "
-                f"{FEATURES_VERSION}): run authface curate learn {where} --reviewer {facts.reviewer}"
+                f"{FEATURES_VERSION}): run authface curate learn {shell_word(where)} --reviewer {facts.reviewer}"
             )
 
 

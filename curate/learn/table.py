@@ -16,7 +16,7 @@ from authface.curate.filter.measure import VERSION as MEASURED_VERSION
 from authface.curate.learn.features import NAMES, PLACES, PatchNetwork, face_statistics, patches, weights_of
 from authface.engine.runner import parts_of, run
 from authface.engine.workers import Step
-from authface.errors import AuthfaceError, ImageError, UsageError, one_line
+from authface.errors import AuthfaceError, ImageError, UsageError, one_line, shell_word
 from authface.imaging import decode as images
 from authface.records import Face, FaceFeatures
 from authface.store.photoset import PhotoSet, Provenance
@@ -118,7 +118,9 @@ def check_measured(photoset: PhotoSet) -> None:
     versions = {meta.provenance.version for meta in photoset.measured.metas().values() if meta is not None}
     if versions - {MEASURED_VERSION}:
         where = one_line(photoset.root)
-        raise UsageError(f"the faces of {where} were measured by another version: run authface curate filter {where}")
+        raise UsageError(
+            f"the faces of {where} were measured by another version: run authface curate filter {shell_word(where)}"
+        )
 
 
 def columns(photoset: PhotoSet) -> tuple[str, ...]:

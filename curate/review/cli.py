@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from authface.errors import UsageError, one_line
+from authface.errors import UsageError, one_line, shell_word
 from authface.extras import need
 from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run, open_set
 
@@ -58,7 +58,7 @@ def review(
     if sum([compare, export_retouch is not None, import_retouch is not None, next is not None]) > 1:
         raise UsageError("--next, --compare, --export-retouch and --import-retouch: one at a time")
     if not photoset.crops.parts():
-        raise UsageError(f"{one_line(set)} has no crops yet: run authface curate align {one_line(set)}")
+        raise UsageError(f"{one_line(set)} has no crops yet: run authface curate align {shell_word(set)}")
     if run.dry_run:
         return run.show("curate.review", settings)
     people = reviewed(photoset, settings)
@@ -217,7 +217,7 @@ def learn(
     settings = run.settings("curate.learn", LearnSettings)
     photoset = open_set(set)
     if not photoset.faces.parts():
-        raise UsageError(f"{one_line(set)} has no faces yet: run authface curate filter {one_line(set)}")
+        raise UsageError(f"{one_line(set)} has no faces yet: run authface curate filter {shell_word(set)}")
     if run.dry_run:
         return run.show("curate.learn", settings)
     need("authface curate learn", "learn")
@@ -232,7 +232,7 @@ def learn(
             photoset, people, who, settings, run.console, workers=run.workers, device=run.device, seed=run.seed
         )
         page = write_page(photoset, done, people)
-    onward = f"authface curate filter {one_line(set)} -O curate.filter.reviewer={who}"
+    onward = f"authface curate filter {shell_word(set)} -O curate.filter.reviewer={who}"
     run.console.result(
         f"{done.as_text()}\nreport: {one_line(page)}\nnext: {onward}", report=str(page), next=onward, **done.as_json()
     )

@@ -1,11 +1,13 @@
 """Errors are one clear line and know their exit code."""
 
+import shlex
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from authface.errors import AuthfaceError, ImageError, UsageError, first_line, one_line
+from authface.errors import AuthfaceError, ImageError, UsageError, first_line, one_line, shell_word
 
 
 @given(st.text(st.characters()), st.integers(2, 400))
@@ -37,3 +39,10 @@ def test_of_a_librarys_error_its_first_line_is_told() -> None:
     with pytest.raises(ValidationError) as caught:
         TypeAdapter(list[int]).validate_python([1, "a"])
     assert first_line(caught.value).startswith("1: Input should be a valid integer")
+
+
+@given(st.text(max_size=50))
+def test_a_command_that_is_told_can_be_copied_into_a_shell(name: str) -> None:
+    """A printable path comes out of the shell as it went in; of any other its line does, as one word."""
+    (word,) = shlex.split(shell_word(name))
+    assert word == one_line(name)

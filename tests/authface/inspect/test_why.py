@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -118,6 +119,11 @@ def test_a_set_is_split_before_it_is_exported(furnished: Furnished, tmp_path: Pa
     for part in photoset.people.parts():
         photoset.people.remove(part)
     assert read_status(photoset).next == next_step(photoset) == f"authface curate split {photoset.root}"
+
+
+def test_the_next_step_can_be_copied_into_a_shell(furnished: Furnished, tmp_path: Path) -> None:
+    photoset = furnished(tmp_path / "my photos; ls")
+    assert shlex.split(next_step(photoset)) == ["authface", "annotate", "export", str(photoset.root)]
 
 
 def test_status_sees_what_is_missing_and_what_is_older(furnished: Furnished, tmp_path: Path) -> None:
