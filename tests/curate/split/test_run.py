@@ -32,7 +32,7 @@ from authface.errors import AuthfaceError, UsageError
 from authface.imaging import decode as images
 from authface.store.photoset import PhotoSet
 from authface.store.rowfile import IdFile
-from authface.store.statements import rewrite
+from authface.store.statements import repeated_row, rewrite
 from tests.conftest import Done, authface
 
 HALVES = SplitSettings(val=0.3, test=0.3)
@@ -285,3 +285,21 @@ def test_a_corrected_photographer_brings_faces_together(furnished: Callable[[Pat
         rewrite(photoset.photos, part, rows, [replace(row, photographer="Anna", source="urls") for row in rows])
     assert dealt_now("photographer").groups == 1 < before
     assert len({person.split for person in photoset.people}) == 1
+
+
+def test_a_photographer_whom_only_a_repeated_photo_names_counts(
+    furnished: Callable[[Path], PhotoSet], tmp_path: Path
+) -> None:
+    photoset = furnished(tmp_path / "set")
+    crops = [crop.photo_id for crop in photoset.crops]
+    for part in photoset.photos.parts():
+        rows = photoset.photos.rows(part)
+        own = [replace(row, photographer="") for row in rows]
+        again = [
+            replace(repeated_row(row), photographer="Anna", source="urls")
+            for row in photoset.photos
+            if row.id in crops and row.status == "kept" and part == photoset.photos.parts()[-1]
+        ]
+        rewrite(photoset.photos, part, rows, own + again)
+    settings = HALVES.model_copy(update={"keep_together": ("photographer",)})
+    assert split(photoset, settings, Console(), seed=0).largest == len(crops) > 1
