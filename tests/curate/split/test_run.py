@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from authface.console import Console
 from authface.curate.align import Align
 from authface.curate.fetch.run import fetch
-from authface.curate.fetch.sources.folder import Folder, Samples
+from authface.curate.fetch.sources.folder import LINKED, Folder, Samples
 from authface.curate.filter.run import filter_photos
 from authface.curate.settings import AlignSettings, FetchSettings, FilterSettings, SplitSettings
 from authface.curate.split.dealing import NO_SPLIT, assign
 from authface.curate.split.groups import SplitFaces, groups_of
+from authface.curate.split.leaks import rival_files
 from authface.curate.split.likeness import likeness_of
 from authface.curate.split.people import people_of
 from authface.curate.split.run import SplitResult, split
@@ -177,6 +178,16 @@ def test_leaks_are_found_shown_and_dropped(curated: Path, originals: Path, tmp_p
     split(photoset, settings, Console(), seed=0)
     kept = {path for path in tables.iterdir() if made.get(path) == path.stat().st_mtime_ns}
     assert len(kept) == 2, "only what is new in the folder is looked at"
+
+
+def test_folders_that_are_not_compared_with_are_said(tmp_path: Path) -> None:
+    for name in ("benchmark/a.jpg", "far/b.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"a photo")
+    (tmp_path / "benchmark" / "far").symlink_to(tmp_path / "far")
+    said: list[str] = []
+    assert [file.name for file in rival_files(tmp_path / "benchmark", said.append)] == ["a.jpg"]
+    assert said == [f"--against {tmp_path / 'benchmark'}: passed over 1 {LINKED}"]
 
 
 def replace_settings(settings: SplitSettings, **changed: object) -> SplitSettings:
