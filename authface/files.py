@@ -244,6 +244,7 @@ def replacing_folder(folder: Path, temporary: Path | None = None) -> Iterator[Pa
             with _begun_folder(temporary):
                 yield temporary
                 if folder.is_dir() or folder.is_symlink():
+                    _settle(folder, before)  # another run, which ended this moment, may not have deleted its own
                     take_place(folder, before)
                 take_place(temporary, folder)
         finally:

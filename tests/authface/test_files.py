@@ -183,6 +183,16 @@ def test_a_folder_that_a_kill_kept_from_its_place_comes_back_the_next_time(tmp_p
     assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")} == {"old", "old/new", "other"}
 
 
+def test_two_runs_that_end_at_once_in_one_folder(tmp_path: Path) -> None:
+    """The first one's new folder is there, and its former one not yet deleted."""
+    (tmp_path / "out").mkdir()
+    with replacing_folder(tmp_path / "out") as begun:
+        (begun / "second").touch()
+        (tmp_path / ".tmp-out-old").mkdir()
+        (tmp_path / ".tmp-out-old" / "former").touch()
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")} == {"out", "out/second"}
+
+
 def test_only_names_that_we_give_are_swept(tmp_path: Path) -> None:
     for name in (".tmp-mine", ".tmp-0123456789abc", "tmp-0123456789ab"):
         (tmp_path / name).mkdir()
