@@ -225,28 +225,46 @@ def _begun(temporary: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
+def replacing_folder(folder: Path, temporary: Path | None = None) -> Iterator[Path]:
     """A temporary folder beside `folder` that takes its place when the block ends well, and is deleted otherwise.
 
-    What lies in that place until then comes back where the last step fails. The temporary folder is held as
-    `replacing` holds a file, and what killed runs left beside it goes first. Raises AuthfaceError where the disk
+    What lies in that place until then comes back where the last step fails; where a kill kept it from that, the next
+    time. The temporary folder is held as `replacing` holds a file, and what killed runs left beside it goes first: by
+    names that `sweep` knows, or by that of `temporary`, for who looks for it. Raises AuthfaceError where the disk
     refuses.
     """
     parent = folder.absolute().parent
     sweep(parent)
-    temporary, before = (parent / f"{TEMPORARY}{secrets.token_hex(6)}" for _ in range(2))
+    temporary = temporary or parent / f"{TEMPORARY}{secrets.token_hex(6)}"
+    before = former_folder(folder)
     with write_errors(folder):
+        _settle(folder, before)
+        shutil.rmtree(temporary, ignore_errors=True)
         try:
             with _begun_folder(temporary):
                 yield temporary
                 if folder.is_dir() or folder.is_symlink():
+                    _settle(folder, before)  # another run, which ended this moment, may not have deleted its own
                     take_place(folder, before)
                 take_place(temporary, folder)
         finally:
-            if os.path.lexists(before) and not os.path.lexists(folder):
-                take_place(before, folder)
-            before.unlink() if before.is_symlink() else shutil.rmtree(before, ignore_errors=True)
+            _settle(folder, before)
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def former_folder(folder: Path) -> Path:
+    """Where `replacing_folder` has the former folder lie until the new one took its place: no sweep deletes it."""
+    return folder.absolute().parent / f"{TEMPORARY}{folder.name}-old"
+
+
+def _settle(folder: Path, before: Path) -> None:
+    """Have the former folder come back where none took its place, and go otherwise. Raises OSError."""
+    if not os.path.lexists(folder) and os.path.lexists(before):
+        take_place(before, folder)
+    elif before.is_symlink():
+        before.unlink()
+    else:
+        shutil.rmtree(before, ignore_errors=True)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from authface.records import Box
 from authface.restore.background import Upscaler, enlarge, lanczos
 from authface.restore.guard import NAMES, DriftLimits, FaceDrift, FaceParts, IdentityGuard, in_crop, suspect_below, told
 from authface.restore.model.crops import FIXES, to_grey
-from authface.restore.model.restorer import CropRestorer, checked, face_seed
+from authface.restore.model.restorer import CropRestorer, checked_crops, face_seed
 from authface.restore.pipeline import part
 from authface.restore.settings import FaceChoice, RestoreSettings, has_middle
 
@@ -211,7 +211,7 @@ def _restored(
     fix = FIXES[restorer.colour if settings.colour == "auto" else settings.colour]
     with part("model"):
         given = {} if fidelity is None else {"fidelity": fidelity}
-        restored = checked(restorer.restore(crops, [face.seed for face in faces], **given), crops, settings.model)
+        restored = checked_crops(restorer.restore(crops, [face.seed for face in faces], **given), crops, settings.model)
     results = []
     for face, before, after in zip(faces, crops, restored, strict=True):
         with part("paste"):

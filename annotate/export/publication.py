@@ -29,14 +29,13 @@ from authface.annotate.export.run import (
     inputs_of,
     photo_id_list,
     read_state,
-    replacing_folder,
 )
 from authface.annotate.settings import ExportSettings
 from authface.console import Console
 from authface.errors import UsageError, one_line
-from authface.files import is_local, write_file
+from authface.files import is_local, replacing_folder, write_file
 from authface.review.reviews import ReviewSettings
-from authface.store.journal import dataset_use, record_use
+from authface.store.journal import begun_exports, dataset_use, record_use
 from authface.store.photoset import PhotoSet
 from authface.store.rows import read_rows, read_text, reading
 from authface.store.statements import is_stated, recognise
@@ -222,7 +221,7 @@ def prepare(photoset: PhotoSet, planned: PushPlan, publisher: Publisher, console
         record_use(photoset, dataset_use(planned.folder, key, planned.rows))
         return planned.folder
     record_use(photoset, dataset_use(planned.folder, key, planned.rows))  # before a row is there: a kill leaves some
-    with replacing_folder(planned.folder) as beside:
+    with replacing_folder(planned.folder, begun_exports(planned.folder)[0]) as beside:
         _write(photoset, planned, beside, key, publisher, console)
     return planned.folder
 
@@ -232,7 +231,6 @@ def _write(
 ) -> None:
     settings = ExportSettings.model_validate(planned.state["settings"])
     target = ExportTarget(photoset, beside, planned.folder, key, settings.shard_megabytes * 1_000_000, 0)
-    beside.mkdir(parents=True)
     inputs = inputs_of(photoset, settings, ReviewSettings(policy=planned.state["review"]))
     counts, with_pixels = ExportCounts(stated=inputs.conditions), ExportCounts()
     counts.left_out.update(planned.state["left_out"])

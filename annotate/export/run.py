@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -30,7 +28,7 @@ from authface.annotate.export.rows import Inputs
 from authface.annotate.settings import ExportSettings
 from authface.console import Console
 from authface.errors import AuthfaceError, UsageError, one_line, shell_word
-from authface.files import is_local, local, take_place, write_errors, write_file
+from authface.files import is_local, local, replacing_folder, write_errors, write_file
 from authface.review.reviews import ReviewSettings, balanced, made_from_digest, made_from_tables, reviewed_crops
 from authface.store.journal import PHOTO_IDS, begun_exports, dataset_use, record_use, uses
 from authface.store.photoset import PhotoSet, Table
@@ -104,7 +102,7 @@ def export(
             f"{here} has no kept crops: the contact sheet says why; loosen curate.filter and run it again"
         )
     record_use(photoset, dataset_use(folder, key, min(total, limit or total)))  # first of all: a kill leaves some rows
-    with replacing_folder(folder) as beside:
+    with replacing_folder(folder, begun_exports(folder)[0]) as beside:
         counts, size = ExportCounts(stated=inputs.conditions), next(iter(photoset.crops)).size
         target = ExportTarget(photoset, beside, folder, key, settings.shard_megabytes * 1_000_000, size)
         with console.progress("export", min(total, limit or total), "images") as tick:
@@ -132,6 +130,8 @@ def export(
 def _check_replaceable(photoset: PhotoSet, folder: Path, before: dict[str, Any], *, elsewhere: bool) -> None:
     """Raise UsageError where an export would take the place of what this set did not write."""
     if not folder.exists():
+        if folder.is_symlink():
+            raise UsageError(f"cannot write {one_line(folder)}: the link leads back to itself: name a folder")
         return
     if not before:
         if elsewhere and any(folder.iterdir()):
@@ -270,7 +270,6 @@ def _write_rows(
     target: ExportTarget, rows: Iterator[dict[str, Any]], settings: ExportSettings
 ) -> Iterator[dict[str, Any]]:
     """Write the rows in the format that is asked for, passing them on."""
-    target.folder.mkdir(parents=True)
     with FORMATS[settings.format](target) as out, photo_id_list(target.folder) as ids:
         for row in rows:
             ids.write(f"{row['photo_id']}\n")
@@ -281,32 +280,6 @@ def _write_rows(
 def photo_id_list(folder: Path) -> TextIO:
     """The export's `PHOTO_IDS`, of which each line is written at once: a killed run's tells whom its files show."""
     return (folder / PHOTO_IDS).open("w", encoding="ascii", buffering=1)
-
-
-@contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` that takes its place when the block ends well, and is deleted otherwise.
-
-    What a killed run left of it the next one deletes. Raises AuthfaceError where the disk refuses.
-    """
-    beside, old = begun_exports(folder)
-    with write_errors(folder):
-        for left in (beside, old):
-            shutil.rmtree(left, ignore_errors=True)
-        try:
-            yield beside
-            if folder.exists():
-                take_place(folder, old)
-            try:
-                take_place(beside, folder)
-            except OSError:
-                if old.exists():
-                    take_place(old, folder)
-                raise
-        except BaseException:
-            shutil.rmtree(beside, ignore_errors=True)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _exported(folder: Path, state: dict[str, Any], *, written: bool) -> Exported:

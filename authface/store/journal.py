@@ -18,7 +18,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from authface.errors import AuthfaceError, first_line, one_line
-from authface.files import TEMPORARY, is_local, place, replacing, write_errors, write_file
+from authface.files import TEMPORARY, former_folder, is_local, place, replacing, write_errors, write_file
 from authface.records import Photo, now
 from authface.store.lock import file_lock
 from authface.store.photoset import PhotoSet
@@ -178,8 +178,7 @@ def dataset_key(folder: Path) -> str:
 
 def begun_exports(folder: Path) -> tuple[Path, Path]:
     """Where an export is written before it takes the place of `folder`, and where the former one lies meanwhile."""
-    beside = folder.with_name(f"{TEMPORARY}{folder.name}")
-    return beside, beside.with_name(f"{beside.name}-old")
+    return folder.with_name(f"{TEMPORARY}{folder.name}"), former_folder(folder)
 
 
 def holders(photoset: PhotoSet, photo_ids: set[str]) -> Iterator[tuple[Use, int]]:

@@ -25,6 +25,7 @@ from authface.imaging import decode as images
 from authface.records import Crop, Embedding
 from authface.store.photoset import PhotoSet, Provenance
 from authface.store.rowfile import IdFile, RowFile, text_number
+from authface.store.statements import DUPLICATE
 
 VERSION = 1
 _AT_ONCE = 1 << 12
@@ -149,6 +150,7 @@ def read_faces(
     vectors: RowFile | None = None
     hashes, hashed = np.zeros((count, BITS // 8), np.uint8), np.zeros(count, np.bool_)
     by = np.full(count, -1, np.int64)
+    again = _named_again(photoset) if photographers else {}
     failed: dict[str, Embedding] = {}
     for part in parts:
         known = _embedded(photoset, part, failed) if embedded else kept_crops(photoset, part)
@@ -164,7 +166,7 @@ def read_faces(
         hashes[some], hashed[some] = _hashes(photoset, part.number, known.column("id"))
         if photographers:
             whose = _photographers(photoset, part.number)
-            by[some] = [whose.get(photo, -1) for photo in known.column("photo_id").to_pylist()]
+            by[some] = [whose.get(photo, again.get(photo, -1)) for photo in known.column("photo_id").to_pylist()]
         ids.extend(known.column("id").to_pylist())
     n = len(ids)
     held = np.zeros((n, 0), np.float32) if vectors is None else vectors
@@ -203,8 +205,19 @@ def _hashes(photoset: PhotoSet, part: int, ids: pa.ChunkedArray) -> tuple[NDArra
 
 def _photographers(photoset: PhotoSet, part: int) -> dict[str, int]:
     """The number of the photographer of each photo of a part that names one."""
-    rows = photoset.photos.columns(part, ("id", "source", "photographer"))
-    return {photo: text_number(f"{source}\0{name}") >> 1 for photo, source, name in rows if name}
+    rows = photoset.photos.columns(part, ("id", "source", "photographer", "reason"))
+    return {photo: _number(source, name) for photo, source, name, reason in rows if name and reason != DUPLICATE}
+
+
+def _named_again(photoset: PhotoSet) -> dict[str, int]:
+    """The same by the rows of all parts whose photo another row keeps, which may name nobody."""
+    columns = ("id", "source", "photographer", "reason")
+    rows = (row for part in photoset.photos.parts() for row in photoset.photos.columns(part, columns))
+    return {photo: _number(source, name) for photo, source, name, reason in rows if name and reason == DUPLICATE}
+
+
+def _number(source: str, photographer: str) -> int:
+    return text_number(f"{source}\0{photographer}") >> 1
 
 
 def groups_of(faces: SplitFaces, people: NDArray[np.int32], settings: SplitSettings) -> NDArray[np.int32]:

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.curate.fetch.sources.folder import name_below, photo_files
+from authface.curate.fetch.sources.folder import LINKED, name_below, photo_files
 from authface.curate.filter.duplicates import NearIndex, hash_codes
 from authface.curate.filter.measure import face_hash
 from authface.curate.filter.measures.quality import face_region
@@ -135,28 +135,40 @@ def against_table(photoset: PhotoSet, folder: Path) -> Table[Rival]:
     return Table(photoset.root / "tables" / "against" / name, Rival)
 
 
-def rival_parts(folder: Path) -> list[PartInput[RivalFile]]:
-    """The folder's photos, partitioned by the first byte of their sha256. Raises UsageError if there are none."""
+def rival_parts(folder: Path, say: Callable[[str], None]) -> list[PartInput[RivalFile]]:
+    """The folder's photos, partitioned by the first byte of their sha256; `say` as `rival_files` has it.
+
+    Raises UsageError if there are none.
+    """
     parts: dict[int, dict[str, RivalFile]] = {}
-    for file in rival_files(folder):
+    for file in rival_files(folder, say):
         parts.setdefault(int(file.sha256[:2] or "0", 16), {}).setdefault(file.sha256 or file.name, file)
     if not parts:
         raise UsageError(f"--against {one_line(folder)}: no photos in there")
     return [_part(number, [files[key] for key in sorted(files)]) for number, files in sorted(parts.items())]
 
 
-def rival_files(folder: Path) -> Iterator[RivalFile]:
-    """Every photo below the folder, whoever made it. Raises UsageError if it is no folder."""
+def rival_files(folder: Path, say: Callable[[str], None]) -> Iterator[RivalFile]:
+    """Every photo below the folder, whoever made it; `say` tells of folders there that are not looked into.
+
+    Raises UsageError if it is no folder.
+    """
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise UsageError(f"--against {one_line(folder)}: {what}; give a folder of photos")
     # Photos of sets and exports too: another set is what this one may overlap with.
-    for path, _ in photo_files(folder.resolve(), Counter()):
+    ignored = Counter[str]()
+    for path, problem in photo_files(folder.resolve(), ignored):
+        if problem:
+            say(f"--against {one_line(path)}: {problem}")
+            continue
         try:
             sha256 = hashlib.sha256(images.read_bytes(path)).hexdigest()
         except ImageError:
             sha256 = ""
         yield RivalFile(str(path), name_below(folder.resolve(), path), sha256)
+    if ignored[LINKED]:
+        say(f"--against {one_line(folder)}: passed over {ignored[LINKED]:,} {LINKED}")
 
 
 def _part(number: int, files: list[RivalFile]) -> PartInput[RivalFile]:

@@ -248,7 +248,7 @@ def split(
         raise AuthfaceError("split: no kept crops to work on; the report says why: authface curate report")
     if limit and (lost := _dealt_beyond(photoset, parts)):
         raise UsageError(f"split: --limit {limit} would take their split from {lost:,} faces: leave it out")
-    folders = {name: (Path(name), rival_parts(Path(name))) for name in settings.against}
+    folders = {name: (Path(name), rival_parts(Path(name), console.log)) for name in settings.against}
     embedded = bool("identity" in settings.keep_together or folders)
     weights: dict[str, str] = {}
     if embedded:

@@ -54,7 +54,7 @@ class CropRestorer(Protocol):
         ...
 
 
-def checked(
+def checked_crops(
     restored: Iterable[NDArray[np.uint8]] | None, crops: Sequence[NDArray[np.uint8]], name: str
 ) -> list[NDArray[np.uint8]]:
     """What a restorer, of any package, made of `crops`. Raises AuthfaceError where that is something else."""

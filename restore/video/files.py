@@ -18,7 +18,7 @@ from authface.extras import lack
 from authface.imaging.png import Pixels
 from authface.restore.inputs import VIDEOS
 from authface.restore.video.frame import DecodedFrame
-from authface.restore.video.sound import Flac
+from authface.restore.video.sound import FLAC_CHANNELS, Flac
 from authface.restore.video.turn import Matrix, header_matrix, turn, upright
 
 if TYPE_CHECKING:
@@ -292,6 +292,9 @@ class VideoWriter:
                 continue
             elif self.kind != "matroska":
                 raise ImageError("audio", f"{self.kind} holds no {codec} sound: take -o NAME.mkv")
+            elif (channels := cast("AudioStream", one).codec_context.channels) not in FLAC_CHANNELS:
+                self.lost.append(f"{self.kind} holds no {codec} sound of {channels} channels: it is not kept")
+                continue
             else:
                 self.lost.append(f"{self.kind} holds no {codec} sound: it becomes FLAC")
                 self._sounds[one.index] = Flac(self.container, cast("AudioStream", one))

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from av.container import OutputContainer
 
 
+FLAC_CHANNELS = range(1, 9)
+"""How many FLAC has; a damaged header may say 0."""
+
+
 class Flac:
     """One stream of sound as FLAC: of 24 bits where its samples are whole numbers of more than 16, else of 16."""
 

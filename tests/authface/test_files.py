@@ -160,6 +160,39 @@ def test_a_folder_takes_the_place_of_one_or_of_a_link_and_comes_back_where_that_
     assert (tmp_path / "old" / "kept").exists() and {path.name for path in tmp_path.iterdir()} == {"old", "link"}
 
 
+def test_a_folder_that_a_kill_kept_from_its_place_comes_back_the_next_time(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "kept").touch()
+    code = (
+        "import os, sys; from pathlib import Path; from authface import files\n"
+        "rename, calls = files.take_place, []\n"
+        "def take_place(new, path):\n"
+        "    os._exit(9) if calls else calls.append(rename(new, path))\n"
+        "files.take_place = take_place\n"
+        "with files.replacing_folder(Path(sys.argv[1])) as begun: pass"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "old")], check=False).returncode == 9
+    assert not (tmp_path / "old").exists()
+    with replacing_folder(tmp_path / "other"):
+        pass
+    with pytest.raises(KeyError), replacing_folder(tmp_path / "old"):
+        raise KeyError
+    assert (tmp_path / "old" / "kept").exists()
+    with replacing_folder(tmp_path / "old") as begun:
+        (begun / "new").touch()
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")} == {"old", "old/new", "other"}
+
+
+def test_two_runs_that_end_at_once_in_one_folder(tmp_path: Path) -> None:
+    """The first one's new folder is there, and its former one not yet deleted."""
+    (tmp_path / "out").mkdir()
+    with replacing_folder(tmp_path / "out") as begun:
+        (begun / "second").touch()
+        (tmp_path / ".tmp-out-old").mkdir()
+        (tmp_path / ".tmp-out-old" / "former").touch()
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")} == {"out", "out/second"}
+
+
 def test_only_names_that_we_give_are_swept(tmp_path: Path) -> None:
     for name in (".tmp-mine", ".tmp-0123456789abc", "tmp-0123456789ab"):
         (tmp_path / name).mkdir()

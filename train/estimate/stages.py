@@ -121,8 +121,14 @@ def find_architecture(model: str, size: int, begins_from: Mapping[str, str], vae
     source = resolve(name)
     read = _local(Path(source.location)) if source.local else _cached(source.location)
     unet, own, first, second = (read(part) for part in _CONFIGS)
-    cleaner = read("cleaner") if source.local and (Path(source.location) / "cleaner").is_dir() else None
+    cleaner = read("cleaner") if _has_cleaner(source) else None
     return Architecture(f"the configs of {one_line(name)}{via}", unet, own, (first, second), cleaner)
+
+
+def _has_cleaner(source: ModelSource) -> bool:
+    if source.local:
+        return (Path(source.location) / "cleaner").is_dir()
+    return isinstance(try_to_load_from_cache(source.location, "cleaner/config.json"), str)
 
 
 def _local(folder: Path) -> Callable[[str], dict[str, Any]]:

@@ -107,7 +107,7 @@ def photo_files(folder: Path, ignored: Counter[str]) -> Iterator[tuple[Path, str
         path = folder / entry.name
         if entry.is_dir(follow_symlinks=False):
             yield from photo_files(path, ignored)
-        elif entry.is_dir():
+        elif entry.is_symlink() and os.path.isdir(path):  # noqa: PTH112  raises nothing of links that lead nowhere
             ignored[LINKED] += 1  # it might lead back
         elif path.suffix.lower() in PHOTO_ENDINGS:
             yield path, ""

@@ -81,27 +81,25 @@ def test_what_a_kill_left_of_an_export_elsewhere_is_named(
     photoset, there = make_set(tmp_path / "set", SPLIT), tmp_path / "there"
     export(photoset, ExportSettings(to=str(there), annotators=("llava",)), Console())
     first, *_, last = photoset.photos
-    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)
-    if stopped == "before":
-        (photoset.root / photoset.crop_file(f"{last.id}-0")).unlink()
-    else:
-        monkeypatch.setattr("authface.annotate.export.run.take_place", only_once(take_place))
-    with pytest.raises((AuthfaceError, RuntimeError)):
+    with monkeypatch.context() as patch, pytest.raises((AuthfaceError, RuntimeError)):
+        patch.setattr("shutil.rmtree", lambda *_, **__: None)
+        patch.setattr("authface.files._settle", lambda *_: None)
+        if stopped == "before":
+            (photoset.root / photoset.crop_file(f"{last.id}-0")).unlink()
+        else:
+            patch.setattr("authface.files.take_place", stopping_at(photoset.root.parent / ".tmp-there"))
         export(photoset, ExportSettings(to=str(there), annotators=("measured",)), Console())
     held = {Path(use.path).name for use, _ in forget(photoset, [first], reason="asked").used_by}
     assert held == ({"there", ".tmp-there"} if stopped == "before" else {".tmp-there", ".tmp-there-old"})
 
 
-def only_once(function: Callable[..., None]) -> Callable[..., None]:
-    calls: list[int] = []
-
-    def once(*given: Path) -> None:
-        calls.append(1)
-        if len(calls) > 1:
+def stopping_at(begun: Path) -> Callable[[Path, Path], None]:
+    def rename(new: Path, path: Path) -> None:
+        if new == begun:
             raise RuntimeError("stopped")
-        function(*given)
+        take_place(new, path)
 
-    return once
+    return rename
 
 
 def test_an_export_that_ends_in_an_error_leaves_nothing_beside_the_old_one(
@@ -110,15 +108,13 @@ def test_an_export_that_ends_in_an_error_leaves_nothing_beside_the_old_one(
     photoset, there = make_set(tmp_path / "set", SPLIT), tmp_path / "out" / "there"
     export(photoset, ExportSettings(to=str(there), annotators=("llava",)), Console())
     before = {path: path.read_bytes() for path in there.rglob("*") if path.is_file()}
-    calls: list[Path] = []
 
     def full(new: Path, path: Path) -> None:
-        calls.append(new)
-        if len(calls) == 2:
+        if new.name == ".tmp-there":
             raise OSError(errno.ENOSPC, "full")
         take_place(new, path)
 
-    monkeypatch.setattr("authface.annotate.export.run.take_place", full)
+    monkeypatch.setattr("authface.files.take_place", full)
     with pytest.raises(AuthfaceError, match="the disk is full"):
         export(photoset, ExportSettings(to=str(there), annotators=("measured",)), Console())
     assert {path: path.read_bytes() for path in there.rglob("*") if path.is_file()} == before

@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from authface.console import Console
 from authface.curate.align import Align
 from authface.curate.fetch.run import fetch
-from authface.curate.fetch.sources.folder import Folder, Samples
+from authface.curate.fetch.sources.folder import LINKED, Folder, Samples
 from authface.curate.filter.run import filter_photos
 from authface.curate.settings import AlignSettings, FetchSettings, FilterSettings, SplitSettings
 from authface.curate.split.dealing import NO_SPLIT, assign
 from authface.curate.split.groups import SplitFaces, groups_of
+from authface.curate.split.leaks import rival_files
 from authface.curate.split.likeness import likeness_of
 from authface.curate.split.people import people_of
 from authface.curate.split.run import SplitResult, split
@@ -32,7 +33,7 @@ from authface.errors import AuthfaceError, UsageError
 from authface.imaging import decode as images
 from authface.store.photoset import PhotoSet
 from authface.store.rowfile import IdFile
-from authface.store.statements import rewrite
+from authface.store.statements import repeated_row, rewrite
 from tests.conftest import Done, authface
 
 HALVES = SplitSettings(val=0.3, test=0.3)
@@ -179,6 +180,16 @@ def test_leaks_are_found_shown_and_dropped(curated: Path, originals: Path, tmp_p
     assert len(kept) == 2, "only what is new in the folder is looked at"
 
 
+def test_folders_that_are_not_compared_with_are_said(tmp_path: Path) -> None:
+    for name in ("benchmark/a.jpg", "far/b.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"a photo")
+    (tmp_path / "benchmark" / "far").symlink_to(tmp_path / "far")
+    said: list[str] = []
+    assert [file.name for file in rival_files(tmp_path / "benchmark", said.append)] == ["a.jpg"]
+    assert said == [f"--against {tmp_path / 'benchmark'}: passed over 1 {LINKED}"]
+
+
 def replace_settings(settings: SplitSettings, **changed: object) -> SplitSettings:
     return SplitSettings.model_validate(settings.model_dump() | changed)
 
@@ -285,3 +296,21 @@ def test_a_corrected_photographer_brings_faces_together(furnished: Callable[[Pat
         rewrite(photoset.photos, part, rows, [replace(row, photographer="Anna", source="urls") for row in rows])
     assert dealt_now("photographer").groups == 1 < before
     assert len({person.split for person in photoset.people}) == 1
+
+
+def test_a_photographer_whom_only_a_repeated_photo_names_counts(
+    furnished: Callable[[Path], PhotoSet], tmp_path: Path
+) -> None:
+    photoset = furnished(tmp_path / "set")
+    crops = [crop.photo_id for crop in photoset.crops]
+    for part in photoset.photos.parts():
+        rows = photoset.photos.rows(part)
+        own = [replace(row, photographer="") for row in rows]
+        again = [
+            replace(repeated_row(row), photographer="Anna", source="urls")
+            for row in photoset.photos
+            if row.id in crops and row.status == "kept" and part == photoset.photos.parts()[-1]
+        ]
+        rewrite(photoset.photos, part, rows, own + again)
+    settings = HALVES.model_copy(update={"keep_together": ("photographer",)})
+    assert split(photoset, settings, Console(), seed=0).largest == len(crops) > 1

@@ -471,6 +471,19 @@ def test_sound_of_an_unknown_kind_is_left_out_with_a_line(pictures: list[NDArray
     assert summary.video_lines[target].detail == "streams of audio are not kept"
 
 
+@pytest.mark.parametrize("channels", [0, 12])
+def test_sound_of_more_channels_than_flac_has_or_none_is_left_out_with_a_line(
+    channels: int, pictures: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    source = film(tmp_path / "a.avi", pictures, sound="pcm_mulaw")
+    data = bytearray(source.read_bytes())
+    struct.pack_into("<H", data, data.index(b"strf", data.index(b"auds")) + 10, channels)
+    source.write_bytes(data)
+    target, summary = restore(source, tmp_path / "out")
+    said = f"matroska holds no pcm_mulaw sound of {channels} channels: it is not kept"
+    assert summary.video_lines[target].detail == said and len(seen(target)) == len(pictures)
+
+
 def test_from_python(clip: Path, tmp_path: Path) -> None:
     restorer = Restorer("identity", guard=False)
     told: list[tuple[int, int]] = []

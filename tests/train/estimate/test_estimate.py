@@ -357,6 +357,23 @@ def test_a_folder_is_read_by_its_configs(tmp_path: Path, tiny: Architecture) -> 
         find_architecture(str(tmp_path), SIZE, {})
 
 
+def test_the_cleaner_of_a_family_in_the_hubs_cache_is_counted(
+    tmp_path: Path, tiny: Architecture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs = {"unet": tiny.unet, "vae": tiny.vae, "text_encoder": tiny.text[0], "text_encoder_2": tiny.text[1]}
+    for name, config in {**configs, "cleaner": dict(make_cleaner(0, (16, 16)).config)}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+
+    def cached(repository: str, file: str) -> str | None:
+        return str(tmp_path / file) if (tmp_path / file).exists() else None
+
+    monkeypatch.setattr("authface.train.estimate.stages.try_to_load_from_cache", cached)
+    assert find_architecture("somebody/family", SIZE, {}).parts(cleaner=True).cleaner is not None
+    (tmp_path / "cleaner" / "config.json").unlink()
+    assert find_architecture("somebody/family", SIZE, {}).parts(cleaner=True).cleaner is None
+
+
 @pytest.mark.parametrize("name", ["nobody/nothing", "sdx", "no\nmodel"])
 def test_a_wrong_model_is_one_line(name: str) -> None:
     with pytest.raises(AuthfaceError) as caught:

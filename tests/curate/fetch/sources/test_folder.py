@@ -43,11 +43,14 @@ def test_links_to_folders_are_counted_and_not_looked_into(tmp_path: Path) -> Non
         ("far", tmp_path / "far"),
         ("back.jpg", tmp_path / "photos"),
         ("c.jpg", tmp_path / "far/b.jpg"),
+        ("itself.jpg", "itself.jpg"),
+        ("nowhere.jpg", tmp_path / "nowhere"),
     ):
         (tmp_path / "photos" / name).symlink_to(where)
     ignored = Counter[str]()
     found = [(path.name, problem) for path, problem in photo_files(tmp_path / "photos", ignored)]
-    assert found == [("a.jpg", ""), ("c.jpg", "")] and ignored == {LINKED: 2}
+    assert found == [(name, "") for name in ("a.jpg", "c.jpg", "itself.jpg", "nowhere.jpg")]
+    assert ignored == {LINKED: 2}
 
 
 def test_a_set_owns_what_it_names_by_content(furnished: Callable[[Path], PhotoSet], tmp_path: Path) -> None:
