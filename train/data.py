@@ -144,9 +144,9 @@ class FaceDataset:
                 " -O train.controlnet.facial.weight=off or -O train.cleaner.face_parts=1"
             )
         rois = [None if roi is None else [roi[name] for name in REGIONS] for roi in self._values("roi")]
-        boxes = np.stack([self._numbers(index, "roi", roi, (3, 3)) for index, roi in enumerate(rois)])
+        boxes = self._numbers("roi", rois, (3, 3))
         boxes[..., :2] += 0.5
-        boxes *= np.array([self._scale(index, size) for index, size in enumerate(self._values("size"))])[:, None, None]
+        boxes *= (self.size / self._numbers("size", self._values("size"), ()))[:, None, None]
         return boxes.astype(np.float32)
 
     @functools.cached_property
@@ -158,9 +158,7 @@ class FaceDataset:
         if "quad" not in self._rows.names:
             return np.full(self._count, self.size, np.float32)
         whole = [[0, 0], [0, self.size], [self.size, self.size], [self.size, 0]]
-        quads = np.stack(
-            [self._numbers(index, "quad", quad or whole, (4, 2)) for index, quad in enumerate(self._values("quad"))]
-        )
+        quads = self._numbers("quad", [quad or whole for quad in self._values("quad")], (4, 2))
         sides: NDArray[np.float32] = np.linalg.norm(quads[:, 3] - quads[:, 0], axis=1).astype(np.float32)
         return np.minimum(sides, np.float32(self.size))
 
@@ -169,7 +167,13 @@ class FaceDataset:
         if not {"landmarks", "size"} <= set(self._rows.names):
             return None
         found, size = (self._rows.column(name)[index].as_py() for name in ("landmarks", "size"))
-        return None if found is None else self._numbers(index, "landmarks", found, (68, 2)) * self._scale(index, size)
+        if found is None:
+            return None
+        (points,), (side,) = (
+            self._numbers("landmarks", [found], (68, 2), index),
+            self._numbers("size", [size], (), index),
+        )
+        return np.asarray(points * (self.size / side))
 
     def boxes(self, index: int, flip: bool) -> NDArray[np.float32]:
         """(3, 3): a row's `regions`; mirrored, the eyes change places."""
@@ -179,26 +183,26 @@ class FaceDataset:
             boxes = boxes[[1, 0, 2]]
         return boxes
 
-    def _scale(self, index: int, size: Any) -> float:
-        """Pixels of the square of `self.size` for one of a row's own, whose `size` its columns are told in."""
-        return self.size / float(self._numbers(index, "size", size, ()))
+    def _numbers(
+        self, column: str, values: Sequence[Any], shape: tuple[int, ...], first: int = 0
+    ) -> NDArray[np.float64]:
+        """(n, *shape) the values of a column from row `first` on; of () they are above 0.
 
-    def _numbers(self, index: int, column: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        """The value of a row's column as an array of `shape`; of () it is above 0.
-
-        Raises UsageError for another: torchvision's ROI-align reads beyond its memory where a box is not finite.
+        Raises UsageError that names the row of another: torchvision's ROI-align reads beyond its memory where a box is
+        not finite.
         """
-        try:
-            numbers = np.array(value, np.float64).reshape(shape)
-        except (TypeError, ValueError):
-            numbers = np.array(np.nan)
-        if not np.isfinite(numbers).all() or not (shape or numbers > 0):
-            wanted = f"{' x '.join(map(str, shape))} finite numbers" if shape else "a number above 0"
-            raise UsageError(
-                f"{one_line(self.folder)}: {column} of {one_line(self.id(index), 80)} is {one_line(value, 60)}, not"
-                f" {wanted}: export it anew with authface annotate export"
-            )
-        return numbers
+        numbers = _array(values, (len(values), *shape))
+        if _are_fine(numbers, shape):
+            return numbers
+        rows = [_array(value, shape) for value in values]
+        for index, row in enumerate(rows):
+            if not _are_fine(row, shape):
+                wanted = f"{' x '.join(map(str, shape))} finite numbers" if shape else "a number above 0"
+                raise UsageError(
+                    f"{one_line(self.folder)}: {column} of {one_line(self.id(first + index), 80)} is"
+                    f" {one_line(values[index], 60)}, not {wanted}: export it anew with authface annotate export"
+                )
+        return np.stack(rows)
 
     def data(self, index: int) -> bytes:
         """The encoded image of a row. Raises OSError."""
@@ -236,6 +240,18 @@ class FaceDataset:
     def _values(self, column: str) -> list[Any]:
         found: list[Any] = self._rows.column(column).slice(0, self._count).to_pylist()
         return found
+
+
+def _array(value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """The value as an array of that shape; one that is not a number where it is none."""
+    try:
+        return np.array(value, np.float64).reshape(shape)
+    except (TypeError, ValueError):
+        return np.array(np.nan)
+
+
+def _are_fine(numbers: NDArray[np.float64], shape: tuple[int, ...]) -> bool:
+    return bool(np.isfinite(numbers).all() and (shape or (numbers > 0).all()))
 
 
 @contextmanager
