@@ -62,6 +62,10 @@ def learning_rate(step: int, settings: TrainSettings) -> float:
     return settings.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
+_BEGUN = {"faces": int, "content": str, "built_on": dict}
+"""What run.json says beside plain facts, by its type."""
+
+
 class MovingAverage:
     """After update n (1, 2, ...): average + (1 - d) (weights - average), with d = min(decay, n / (9 + n)).
 
@@ -220,7 +224,11 @@ class RunFolder:
     def _begun(self, path: Path) -> dict[str, Any]:
         """What run.json says the run was begun with. Raises AuthfaceError where it is broken."""
         try:
-            return dict(json.loads(path.read_text("utf-8")))
+            held = {"faces": 0, **json.loads(path.read_text("utf-8"))}
+            for name, kind in _BEGUN.items():
+                if not isinstance(held.get(name, kind()), kind):
+                    raise ValueError(f"{name} is {held[name]!r}")
+            return held
         except (OSError, ValueError, TypeError) as error:
             raise AuthfaceError(
                 f"{one_line(path)} is broken ({first_line(error, 80)}): delete it to go on with the settings given now,"

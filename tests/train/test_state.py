@@ -85,6 +85,11 @@ def test_one_stage_does_not_go_on_with_another(tiny: Path, dataset: Path, tmp_pa
     run = tmp_path / "out" / "training" / "run.json"
     run.write_text(json.dumps({name: value for name, value in json.loads(run.read_text()).items() if name != "stage"}))
     assert train_prior(PriorSettings(**values), Quiet(), "cpu").finished
+    held = json.loads(run.read_text())
+    for odd in ({"built_on": 3}, {"content": 4}, {"faces": "many"}):
+        run.write_text(json.dumps(held | odd))
+        with pytest.raises(AuthfaceError, match="run.json is broken"):
+            train_prior(PriorSettings(**values), Quiet(), "cpu")
 
 
 def test_the_rate_rises_and_falls() -> None:
