@@ -32,7 +32,7 @@ _LONGEST = 24
 _UNEVEN = 0.42
 """How often two faces differ in a bit of their hashes; coins would in half of them."""
 _QUERIES = 1024
-_AT_ONCE = 1 << 19
+_AT_ONCE = 1 << 16
 """Codes compared at a time; a query with more is compared alone."""
 
 
@@ -57,9 +57,8 @@ class _Piece:
 class HammingIndex:
     """Finds every one of (n, length) uint8 codes within `radius` bits of a query.
 
-    Memory for 144 bits: 100 bytes a code, and 2 MB of bits for each piece of the longest; with `brief`, where each
-    search makes the pieces anew one by one, 40 bytes and 2 MB. Exact at any radius; with one of more than an eighth of
-    the bits it comes near to comparing all with all.
+    Memory for 144 bits: 100 bytes a code, and 2 MB for each piece of the longest; with `brief`, where each search makes
+    the pieces one by one, 40 bytes and 2 MB. Exact at any radius; one of an eighth of the bits nears comparing all.
     """
 
     def __init__(self, codes: NDArray[np.uint8], radius: int, *, brief: bool = False) -> None:
@@ -78,6 +77,7 @@ class HammingIndex:
                     rows, numbers, bits = _within(self.radius, words, rows, self._words, numbers)
                     keys.append((rows + at) * count + numbers)
                     apart.append(bits)
+            del piece  # before the next one takes memory
         found, first = np.unique(np.concatenate(keys), return_index=True)
         return *np.divmod(found, count), np.concatenate(apart)[first]
 
@@ -139,9 +139,11 @@ def _apart(
 
 def _words(codes: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], ...]:
     """The codes as columns of 64 bits, the last of which say most: low frequencies, alike in faces, come first."""
-    wide = np.zeros((len(codes), -codes.shape[1] % 8 + codes.shape[1]), np.uint8)
-    wide[:, : codes.shape[1]] = codes[:, ::-1]
-    return tuple(np.ascontiguousarray(column) for column in wide.view(np.uint64).T)
+    columns = np.zeros((-(-codes.shape[1] // 8), len(codes), 8), np.uint8)
+    for at, column in enumerate(columns):
+        some = codes[:, ::-1][:, 8 * at : 8 * at + 8]
+        column[:, : some.shape[1]] = some
+    return tuple(columns.view(np.uint64)[:, :, 0])
 
 
 def _values(codes: NDArray[np.uint8], bits: NDArray[np.intp]) -> NDArray[np.int32]:
@@ -170,11 +172,15 @@ def _pieces(codes: NDArray[np.uint8], radius: int) -> Iterator[_Piece]:
 def _piece(codes: NDArray[np.uint8], bits: NDArray[np.intp], share: int) -> _Piece:
     values = _values(codes, bits)
     order = np.argsort(values, kind="stable").astype(np.int32)
-    known, starts = np.unique(values[order], return_index=True)
+    values = values[order]
+    starts = np.flatnonzero(np.diff(values, prepend=-1)).astype(np.int32)
+    known = values[starts]
     there = np.zeros(2 ** len(bits) + 7 >> 3, np.uint8)
-    np.bitwise_or.at(there, known >> 3, (0x80 >> (known & 7)).astype(np.uint8))
+    for at in range(0, len(known), _AT_ONCE):
+        some = known[at : at + _AT_ONCE]
+        np.bitwise_or.at(there, some >> 3, (0x80 >> (some & 7)).astype(np.uint8))
     turned = [sum(1 << bit for bit in some) for k in range(share + 1) for some in combinations(range(len(bits)), k)]
-    ends = np.append(starts, len(values)).astype(np.int32)
+    ends = np.append(starts, np.int32(len(values)))
     return _Piece(bits, np.array(turned, np.int32), there, known, ends, order)
 
 
@@ -278,10 +284,8 @@ def _nearest(
             for row, number, bits in zip(*index.search(codes[kept]), strict=True):
                 if start + number > kept[row]:
                     repeats(start + int(number), int(kept[row]), int(bits))
-        del index  # before the next one takes memory
         kept = start + np.flatnonzero(free[start:stop])
-        later = NearIndex(codes[stop:], radius, brief=True)
-        for row, number, bits in zip(*later.search(codes[kept]), strict=True):
+        for row, number, bits in zip(*NearIndex(codes[stop:], radius, brief=True).search(codes[kept]), strict=True):
             repeats(stop + int(number), int(kept[row]), int(bits))
     return nearest
 
@@ -302,8 +306,7 @@ def near_codes(codes: NDArray[np.uint8], radius: int = RADIUS) -> Iterator[tuple
     for start in range(0, len(codes), _AT_ONCE):
         some = whole[order[start : start + _AT_ONCE + 1]]
         again[start + 1 : start + len(some)] = some[1:] == some[:-1]
-    for at in np.flatnonzero(again).tolist():
-        yield int(order[at - 1]), int(order[at])
+    yield from ((int(order[at - 1]), int(order[at])) for at in np.flatnonzero(again).tolist())
     first = np.sort(order[~again])
     del order, again, whole
     codes = codes[first]
@@ -343,8 +346,7 @@ class NearIndex:
         rows %= max(len(codes), 1)
         order = np.lexsort((bits, numbers, rows))
         rows, numbers, bits = rows[order], numbers[order], bits[order]
-        first = np.ones(len(rows), bool)
-        first[1:] = (np.diff(rows) != 0) | (np.diff(numbers) != 0)
+        first = (np.diff(rows, prepend=-1) != 0) | (np.diff(numbers, prepend=-1) != 0)
         return rows[first], numbers[first], bits[first]
 
 
