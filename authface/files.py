@@ -133,6 +133,14 @@ def is_local(path: Path) -> bool:
     return isinstance(path, Path)
 
 
+def folders_below(top: Path) -> Iterator[tuple[Path, list[str]]]:
+    """The folder and each below it, with the names of the files in it; unlike `rglob` it keeps no set of all paths."""
+    if is_local(top):
+        yield from ((Path(folder), names) for folder, _, names in os.walk(top))
+    else:
+        yield from ((path.parent, [path.name]) for path in top.rglob("*") if path.is_file())
+
+
 def refusal(error: BaseException) -> str:
     """What to do about a disk that refused, in a few words."""
     number = error.errno if isinstance(error, OSError) else _number_in(str(error))

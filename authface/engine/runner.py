@@ -31,7 +31,7 @@ INLINE_ROWS = 128
 """Below this many rows a worker process takes longer to start than it saves."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PartInput(Generic[I]):
     """The input rows of one part, read only if the part has to be computed."""
 
@@ -80,7 +80,7 @@ def parts_of(table: Table[R], limit: int = 0) -> list[PartInput[R]]:
     """The kept rows of a table, part by part, as inputs of the next step; `limit` > 0 stops after that many rows."""
     inputs: list[PartInput[R]] = []
     left = limit or sys.maxsize
-    for number, meta in table.metas().items():
+    for number, meta in table.each_meta():
         if meta is None:
             raise AuthfaceError(
                 f"{one_line(table.folder)}/{number:05d}.parquet is not a part of a photo set: move it away, run again"
@@ -204,21 +204,19 @@ def _pieces(inputs: Iterator[I], part_rows: int, chunk_rows: int) -> Iterator[li
 def _outdated(
     provenance: Provenance, inputs: Sequence[PartInput[I]], target: Table[R], console: Console
 ) -> list[PartInput[I]]:
-    todo, why = [], Counter[str]()
-    made = target.metas()
-    for part in inputs:
-        meta = made.get(part.number)
-        if meta is None:
-            todo.append(part)
-        elif change := meta.provenance.difference(provenance):
-            todo.append(part)
+    current, why, asked = set[int](), Counter[str](), {part.number: part for part in inputs}
+    for number, meta in target.each_meta():
+        if (part := asked.get(number)) is None or meta is None:
+            continue
+        if change := meta.provenance.difference(provenance):
             why[change] += 1
         elif not part.is_in(meta.inputs):
-            todo.append(part)
             why["the rows they were made from changed"] += 1
+        else:
+            current.add(number)
     for change, count in why.items():
         console.log(f"{provenance.step}: making {count} of {len(inputs)} parts again: {change}")
-    return todo
+    return [part for part in inputs if part.number not in current]
 
 
 def _opened(

@@ -323,7 +323,10 @@ def balanced(photoset: PhotoSet, parts: Sequence[PartInput[Crop]]) -> list[PartI
         return list(parts)
     made = [meta for part in parts if (meta := metas.get(part.number)) and meta.inputs == part.digest]
     if len(made) < len(parts) or any(meta.provenance != made[0].provenance for meta in made):
-        why = "its crops changed since it was chosen" if len(made) < len(parts) else "a run that chose it was stopped"
+        whole = metas.keys() >= {part.number for part in parts} and len(made) < len(parts)
+        why = (
+            "its crops changed since it was chosen" if whole else "a run that chose it was stopped, or crops were added"
+        )
         here = one_line(photoset.root)
         raise AuthfaceError(
             f"the balance of {here} is stale: {why}: "

@@ -196,29 +196,35 @@ def holders(photoset: PhotoSet, photo_ids: set[str]) -> Iterator[tuple[Use, int]
             if left.parent not in (home, home / "exports"):
                 places[str(left)] = replace(use, path=str(left))
     for use in places.values():
-        held = photo_ids & (dataset_ids(place(use.path)) if use.kind == "dataset" else _trained_ids(place(use.path)))
-        if held:
+        of = dataset_ids(place(use.path)) if use.kind == "dataset" else _trained_ids(place(use.path))
+        if held := photo_ids.intersection(of):
             yield use, len(held)
 
 
-def dataset_ids(folder: Path) -> set[str]:
-    """Ids of the photos in an export: from its list, or else from the id column of its files."""
-    found: set[str] = set()
+def dataset_ids(folder: Path) -> Iterator[str]:
+    """Ids of the photos in an export, one by one: from its list, or else from the id column of its files."""
     try:
         if (folder / PHOTO_IDS).is_file():
-            return set((folder / PHOTO_IDS).read_text("utf-8").split())
+            yield from _listed(folder / PHOTO_IDS)
+            return
         for shard in sorted((folder / "data").glob("*.parquet")):
-            found.update(row["photo_id"] for row in read_text(shard, ["photo_id"]))
+            yield from (row["photo_id"] for row in read_text(shard, ["photo_id"]))
     except (OSError, ValueError, AuthfaceError) as error:
         raise AuthfaceError(
             f"dataset {one_line(folder)} cannot be read ({first_line(error, 80)}): delete it, run again"
         ) from error
-    return found
 
 
-def _trained_ids(out: Path) -> set[str]:
+def _trained_ids(out: Path) -> Iterator[str]:
     file = out / "training" / PHOTO_IDS
-    return set(file.read_text("utf-8").split()) if file.is_file() else set()
+    if file.is_file():
+        yield from _listed(file)
+
+
+def _listed(file: Path) -> Iterator[str]:
+    with file.open("r", encoding="utf-8") as lines:
+        for line in lines:
+            yield from line.split()
 
 
 def _address(path: Path) -> str:

@@ -25,7 +25,7 @@ import tomli_w
 
 from authface.backends import NAME
 from authface.errors import AuthfaceError, UsageError, one_line, shell_word
-from authface.files import TEMPORARY, is_local, replacing, write_errors, write_file
+from authface.files import TEMPORARY, folders_below, is_local, replacing, write_errors, write_file
 from authface.imaging.decode import read_bytes
 from authface.records import Crop, Embedding, Face, FaceFeatures, Person, Photo, Row, Tags
 from authface.store.lock import check_lease, write_lock
@@ -71,7 +71,7 @@ class Provenance:
         return ", ".join(changes)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PartMeta:
     """The metadata stored in a part."""
 
@@ -113,7 +113,7 @@ class Table(Generic[R]):
         """Numbers of the parts that are done, ascending."""
         if not self.folder.is_dir():
             return []
-        return sorted(int(path.stem) for path in self.folder.glob("*.parquet") if path.stem.isdecimal())
+        return sorted(int(path.stem) for path in self.folder.glob("*.parquet") if _is_part(path.name))
 
     def rows(self, part: int) -> list[R]:
         """The rows of one part."""
@@ -135,8 +135,9 @@ class Table(Generic[R]):
         """The part's metadata; None if there is no such part or authface did not write it."""
         try:
             values = json.loads(pq.read_metadata(footer_of(self._path(part))).metadata[_META_KEY])
+            values["counts"] = {sys.intern(name): rows for name, rows in values["counts"].items()}
             return PartMeta(Provenance(**values.pop("provenance")), **values)
-        except (OSError, KeyError, TypeError, ValueError, pa.ArrowInvalid):
+        except (OSError, KeyError, TypeError, ValueError, AttributeError, pa.ArrowInvalid):
             return None
 
     def metas(self) -> dict[int, PartMeta | None]:
@@ -247,7 +248,7 @@ class PhotoSet:
     def tables(self) -> dict[str, Table[Any]]:
         """Every table that has parts, by its path below ``tables``: ``photos``, ``tags/measured``."""
         top = self.root / "tables"
-        folders = {path.parent for path in top.glob("**/*.parquet") if path.stem.isdecimal()}
+        folders = {folder for folder, names in folders_below(top) if any(map(_is_part, names))}
         known = {table.folder: table for table in vars(self).values() if isinstance(table, Table)}
         named = {folder.relative_to(top).as_posix(): folder for folder in folders}
         # A folder that is no attribute holds tags, or rows of a later version, which are read as columns only.
@@ -319,6 +320,10 @@ class PhotoSet:
             return tomllib.loads((self.root / "recipe.toml").read_text("utf-8"))
         except (OSError, ValueError):
             return {}
+
+
+def _is_part(name: str) -> bool:
+    return name.endswith(".parquet") and name.removesuffix(".parquet").isdecimal()
 
 
 def outcome(row: Row) -> str:

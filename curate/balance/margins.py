@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +27,7 @@ from authface.imaging import decode as images
 from authface.metrics.stats import wilson
 from authface.records import Crop, Tag
 from authface.store.photoset import PhotoSet, Table
+from authface.store.rowfile import IdFile, RowFile
 
 SKIN_BANDS = (("very-light", 55.0), ("light", 41.0), ("intermediate", 28.0), ("tan", 10.0), ("brown", -30.0))
 """Names and least angles, degrees (Del Bino and Bernerd 2013); below the last is `dark`."""
@@ -63,70 +64,79 @@ _SEEN = {"age", "hair", "accessories"}
 """Groups of tags that say who is seen and what is worn, which measured tags do not."""
 _GLASSES = {"sunglasses": "sunglasses", "glasses": "glasses"}
 _BEARD = {"beard": "beard", "goatee": "beard"} | dict.fromkeys(("moustache", "stubble"), "moustache-or-stubble")
+_AT_ONCE = 1 << 14
+"""Faces whose words are read at a time."""
 _POSE = {"facing the camera": "frontal", "head turned to the left": "left", "head turned to the right": "right"}
 
 
 class MarginWords:
-    """The word of every face in every margin; some 110 bytes a face."""
+    """The word of every face in every margin, in temporary files.
+
+    Raises AuthfaceError where the disk refuses them.
+    """
 
     def __init__(self) -> None:
         self.words = {name: list(words) for name, words in MARGINS.items()}
         """The words of each margin, in order."""
-        self._ids, self._codes = bytearray(), array("I")
-        self._numbers: dict[int, int] = {}
-        """Of each part, how many were begun before it."""
-        self._begins: list[tuple[int, int]] = []
-        """Where the faces of each part that was begun start among all, and their ids among all bytes."""
+        self.ids = IdFile()
+        """Of all faces."""
+        self._codes = RowFile(len(self.words), dtype=np.uint32)
+        self._rows: dict[int, slice] = {}
 
     def __len__(self) -> int:
-        return len(self._codes) // len(self.words)
+        return len(self.ids)
 
-    def begin(self, part: int) -> None:
-        """Take what is added from here on as of this part."""
-        self._numbers[part] = len(self._begins)
-        self._begins.append((len(self), len(self._ids)))
+    def add(self, part: int, faces: Iterable[tuple[str, Mapping[str, str]]]) -> None:
+        """Add the faces of a part, each with its word of every margin."""
+        start, ids, codes = len(self), list[str](), array("I")
+        for face_id, said in faces:
+            ids.append(face_id)
+            for margin, words in self.words.items():
+                if said[margin] not in words:
+                    words.append(said[margin])
+                codes.append(words.index(said[margin]))
+        self.ids.extend(ids)
+        self._codes.append(np.array(codes, np.uint32).reshape(-1, len(self.words)))
+        self._rows[part] = slice(start, len(self))
 
-    def add(self, face_id: str, said: Mapping[str, str]) -> None:
-        """Add a face with its word of every margin."""
-        for margin, words in self.words.items():
-            if said[margin] not in words:
-                words.append(said[margin])
-            self._codes.append(words.index(said[margin]))
-        self._ids += f"{face_id}\n".encode()
-
-    @property
-    def ids(self) -> list[str]:
-        """Of all faces."""
-        return self._ids.decode().split("\n")[:-1]
-
-    @property
-    def codes(self) -> NDArray[np.uint32]:
-        """(faces, margins) the number of each face's word, in the order of `words`."""
-        return np.array(self._codes, np.uint32).reshape(-1, len(self.words))
+    def rows_of(self, part: int) -> slice:
+        """Where the faces of a part are among all; nowhere those of one that was not added."""
+        return self._rows.get(part, slice(0, 0))
 
     def of_part(self, part: int) -> Iterator[tuple[str, Sequence[int]]]:
-        """Id and codes of each face of a part; none of one that was not begun."""
-        if part not in self._numbers:
-            return
-        ends = *self._begins, (len(self), len(self._ids))
-        (first, at), (end, stop) = ends[self._numbers[part] : self._numbers[part] + 2]
-        margins = len(self.words)
-        for row, name in zip(range(first, end), self._ids[at:stop].decode().split("\n"), strict=False):
-            yield name, self._codes[row * margins : (row + 1) * margins]
+        """Id and codes of each face of a part."""
+        rows = self.rows_of(part)
+        yield from zip(self.ids[rows], self._codes[rows].tolist(), strict=True)
 
-    def of(self, margin: str) -> NDArray[np.int64]:
-        """(faces,) the number of each face's word in one margin."""
-        return self.codes[:, list(self.words).index(margin)].astype(np.int64)
+    def kinds(self, margins: Sequence[str]) -> Iterator[tuple[slice, NDArray[np.int64]]]:
+        """Places of some thousand faces, and of each the number of its words of some margins together."""
+        columns = [list(self.words).index(margin) for margin in margins]
+        for start in range(0, len(self), _AT_ONCE):
+            rows = slice(start, min(start + _AT_ONCE, len(self)))
+            codes = self._codes[rows][:, columns].astype(np.int64)
+            yield rows, np.ravel_multi_index(tuple(codes.T), self._shape(margins)).astype(np.int64)
 
-    def counts(self, margin: str) -> list[int]:
-        """How many faces each word of a margin has."""
-        return [int(count) for count in np.bincount(self.of(margin), minlength=len(self.words[margin]))]
+    def words_of_kinds(self, margins: Sequence[str], kinds: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(kinds, margins) the number of the word of each margin, of kinds as `kinds` gives them."""
+        return np.stack(np.unravel_index(kinds, self._shape(margins)), axis=1)
+
+    def counts(self, margin: str, among: NDArray[np.bool_] | None = None) -> list[int]:
+        """How many faces each word of a margin has, of all or of those that `among` marks."""
+        total = np.zeros(len(self.words[margin]), np.int64)
+        for rows, codes in self.kinds([margin]):
+            total += np.bincount(codes if among is None else codes[among[rows]], minlength=len(total))
+        return [int(count) for count in total]
 
     def cross(self, one: str, other: str) -> NDArray[np.int64]:
         """How many faces each pair of words of two margins has, (words of one, words of the other)."""
-        shape = len(self.words[one]), len(self.words[other])
-        flat = np.ravel_multi_index((self.of(one), self.of(other)), shape)
-        return np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape)
+        shape = self._shape((one, other))
+        total = np.zeros(math.prod(shape), np.int64)
+        for _, pairs in self.kinds([one, other]):
+            total += np.bincount(pairs, minlength=len(total))
+        return total.reshape(shape)
+
+    def _shape(self, margins: Sequence[str]) -> tuple[int, ...]:
+        return tuple(len(self.words[margin]) for margin in margins)
 
 
 def read_margin_words(photoset: PhotoSet, parts: Sequence[PartInput[Crop]], tick: Tick, workers: int) -> MarginWords:
@@ -135,20 +145,21 @@ def read_margin_words(photoset: PhotoSet, parts: Sequence[PartInput[Crop]], tick
     tables = [
         photoset.tags(name) for name in sorted(photoset.annotators(), key=lambda name: (name != "measured", name))
     ]
-    tagged = [(table, set(table.parts())) for table in tables]
+    annotated = [(table, set(table.parts())) for table in tables]
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for part in parts:
             crops = [crop for crop in part.rows() if crop.status == "kept"]
             faces = _kept(photoset.faces, part.number, ("yaw", "size"))
             photos = _kept(photoset.photos, part.number, ("source", "licence"))
-            tags = [_kept(table, part.number, ("tags",)) for table, there in tagged if part.number in there]
+            tags = [_kept(table, part.number, ("tags",)) for table, there in annotated if part.number in there]
             angles = pool.map(partial(_angle, photoset), crops)
-            found.begin(part.number)
+            said = list[tuple[str, dict[str, str]]]()
             for crop, angle in zip(crops, angles, strict=True):
-                said = [[Tag(**tag) for tag in table[crop.id][0]] for table in tags if crop.id in table]
+                tagged = [[Tag(**tag) for tag in table[crop.id][0]] for table in tags if crop.id in table]
                 (source, licence), (yaw, size) = photos[crop.photo_id], faces[crop.id]
-                found.add(crop.id, words_of(MeasuredFace(source, licence, yaw, size, angle), said))
+                said.append((crop.id, words_of(MeasuredFace(source, licence, yaw, size, angle), tagged)))
                 tick(1)
+            found.add(part.number, said)
     return found
 
 

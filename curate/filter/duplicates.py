@@ -32,7 +32,7 @@ _LONGEST = 24
 _UNEVEN = 0.42
 """How often two faces differ in a bit of their hashes; coins would in half of them."""
 _QUERIES = 1024
-_AT_ONCE = 1 << 19
+_AT_ONCE = 1 << 16
 """Codes compared at a time; a query with more is compared alone."""
 
 
@@ -57,32 +57,29 @@ class _Piece:
 class HammingIndex:
     """Finds every one of (n, length) uint8 codes within `radius` bits of a query.
 
-    Memory for 144 bits: 100 bytes a code, and 2 MB of bits for each piece of the longest.
-
-    Exact at any radius; with a radius of more than an eighth of the bits it comes near to comparing all with all.
+    Memory for 144 bits: 100 bytes a code, and 2 MB for each piece of the longest; with `brief`, where each search makes
+    the pieces one by one, 40 bytes and 2 MB. Exact at any radius; one of an eighth of the bits nears comparing all.
     """
 
-    def __init__(self, codes: NDArray[np.uint8], radius: int) -> None:
+    def __init__(self, codes: NDArray[np.uint8], radius: int, *, brief: bool = False) -> None:
         self.radius = radius
-        self._words = _words(codes)
-        self._pieces = list(_pieces(codes, radius))
+        self._codes, self._words = codes, _words(codes)
+        self._kept = None if brief else list(_pieces(codes, radius))
 
     def search(self, codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """(m,) rows of the queries, (m,) numbers of codes and (m,) bits they differ in, by row, then by number."""
-        found = [self._block(codes[at : at + _QUERIES], at) for at in range(0, len(codes), _QUERIES)]
-        if not found:
-            return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64)
-        rows, numbers, bits = (np.concatenate(column) for column in zip(*found, strict=True))
-        return rows, numbers, bits
-
-    def _block(self, codes: NDArray[np.uint8], at: int) -> tuple[NDArray[np.int64], ...]:
-        words, keys = _words(codes), [np.zeros(0, np.int64)]
-        for piece in self._pieces:
-            for rows, numbers in _candidates(piece, codes):
-                rows, numbers = _within(self.radius, words, rows, self._words, numbers)
-                keys.append(rows.astype(np.int64) * len(self._words[0]) + numbers)
-        row, number = np.divmod(np.unique(np.concatenate(keys)), max(len(self._words[0]), 1))
-        return row + at, number, _apart(words, row, self._words, number)
+        keys, apart, count = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], max(len(self._codes), 1)
+        for piece in _pieces(self._codes, self.radius) if self._kept is None else self._kept:
+            for at in range(0, len(codes), _QUERIES):
+                some = codes[at : at + _QUERIES]
+                words = _words(some)
+                for rows, numbers in _candidates(piece, some):
+                    rows, numbers, bits = _within(self.radius, words, rows, self._words, numbers)
+                    keys.append((rows + at) * count + numbers)
+                    apart.append(bits)
+            del piece  # before the next one takes memory
+        found, first = np.unique(np.concatenate(keys), return_index=True)
+        return *np.divmod(found, count), np.concatenate(apart)[first]
 
 
 def _candidates(piece: _Piece, codes: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int32]]]:
@@ -118,19 +115,20 @@ def _within(
     rows: NDArray[np.int64],
     others: tuple[NDArray[np.uint64], ...],
     numbers: NDArray[np.int32],
-) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Those of the rows and numbers whose codes differ by no more than the radius; most do in the first word."""
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]:
+    """The rows and numbers whose codes differ by the radius at most, and by how many bits; one word tells most."""
     keep = np.bitwise_count(words[0][rows] ^ others[0][numbers]) <= radius
     rows, numbers = rows[keep], numbers[keep]
-    keep = _apart(words, rows, others, numbers) <= radius
-    return rows[keep], numbers[keep]
+    apart = _apart(words, rows, others, numbers)
+    keep = apart <= radius
+    return rows[keep], numbers[keep], apart[keep]
 
 
 def _apart(
     words: tuple[NDArray[np.uint64], ...],
     rows: NDArray[np.int64],
     others: tuple[NDArray[np.uint64], ...],
-    numbers: NDArray[np.int64] | NDArray[np.int32],
+    numbers: NDArray[np.int32],
 ) -> NDArray[np.int64]:
     """(m,) bits in which the codes of `rows` differ from those of `numbers`."""
     total = np.zeros(len(rows), np.int64)
@@ -141,9 +139,11 @@ def _apart(
 
 def _words(codes: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], ...]:
     """The codes as columns of 64 bits, the last of which say most: low frequencies, alike in faces, come first."""
-    wide = np.zeros((len(codes), -codes.shape[1] % 8 + codes.shape[1]), np.uint8)
-    wide[:, : codes.shape[1]] = codes[:, ::-1]
-    return tuple(np.ascontiguousarray(column) for column in wide.view(np.uint64).T)
+    columns = np.zeros((-(-codes.shape[1] // 8), len(codes), 8), np.uint8)
+    for at, column in enumerate(columns):
+        some = codes[:, ::-1][:, 8 * at : 8 * at + 8]
+        column[:, : some.shape[1]] = some
+    return tuple(columns.view(np.uint64)[:, :, 0])
 
 
 def _values(codes: NDArray[np.uint8], bits: NDArray[np.intp]) -> NDArray[np.int32]:
@@ -172,11 +172,15 @@ def _pieces(codes: NDArray[np.uint8], radius: int) -> Iterator[_Piece]:
 def _piece(codes: NDArray[np.uint8], bits: NDArray[np.intp], share: int) -> _Piece:
     values = _values(codes, bits)
     order = np.argsort(values, kind="stable").astype(np.int32)
-    known, starts = np.unique(values[order], return_index=True)
+    values = values[order]
+    starts = np.flatnonzero(np.diff(values, prepend=-1)).astype(np.int32)
+    known = values[starts]
     there = np.zeros(2 ** len(bits) + 7 >> 3, np.uint8)
-    np.bitwise_or.at(there, known >> 3, (0x80 >> (known & 7)).astype(np.uint8))
+    for at in range(0, len(known), _AT_ONCE):
+        some = known[at : at + _AT_ONCE]
+        np.bitwise_or.at(there, some >> 3, (0x80 >> (some & 7)).astype(np.uint8))
     turned = [sum(1 << bit for bit in some) for k in range(share + 1) for some in combinations(range(len(bits)), k)]
-    ends = np.append(starts, len(values)).astype(np.int32)
+    ends = np.append(starts, np.int32(len(values)))
     return _Piece(bits, np.array(turned, np.int32), there, known, ends, order)
 
 
@@ -226,8 +230,10 @@ where one is mirrored, and 2, of one photo, where none is.
 """
 
 _HASH = re.compile(f"[0-9a-f]{{{BITS // 4}}}")
+_CHUNK = 1 << 14
+"""Rows with an index of their own; what is kept of them is searched for in all later ones at once."""
 _BLOCK = 512
-"""Rows searched at a time; among themselves they are compared pair by pair."""
+"""Rows of a chunk searched at a time; among themselves they are compared pair by pair."""
 _ODD_ACROSS = np.packbits(np.arange(BITS) % FREQUENCIES % 2)
 """The bits of frequencies that are odd across the face."""
 _PLACE = "photo, left, top, right, bottom"
@@ -265,22 +271,22 @@ def _nearest(
             nearest[row] = min(nearest.get(row, (bits, better)), (bits, better))
             free[row] = False
 
-    waiting, renew, index = np.arange(0), 0, NearIndex(codes[:0], radius)
-    for start in range(0, len(codes), _BLOCK):
-        if start >= renew:  # half of those in the index had their turn
-            del index  # before the next one takes as much memory
-            waiting = start + np.flatnonzero(free[start:])
-            index, renew = NearIndex(codes[waiting], radius), start + (len(codes) - start) // 2
-        block = (start + np.flatnonzero(free[start : start + _BLOCK])).tolist()
-        apart = bits_apart(codes[block], codes[block])
-        for first, second in np.argwhere(np.triu(apart <= radius, 1)).tolist():
-            if free[block[first]]:
-                repeats(block[second], block[first], int(apart[first, second]))
-        kept = [row for row in block if free[row]]
-        rows, numbers, bits = index.search(codes[kept])
-        behind = waiting[numbers] >= start + _BLOCK
-        for row, number, distance in zip(*(column[behind].tolist() for column in (rows, numbers, bits)), strict=True):
-            repeats(int(waiting[number]), kept[row], distance)
+    for start in range(0, len(codes), _CHUNK):
+        stop = min(start + _CHUNK, len(codes))
+        index = NearIndex(codes[start:stop], radius)
+        for at in range(start, stop, _BLOCK):
+            block = (at + np.flatnonzero(free[at : min(at + _BLOCK, stop)])).tolist()
+            apart = bits_apart(codes[block], codes[block])
+            for first, second in np.argwhere(np.triu(apart <= radius, 1)).tolist():
+                if free[block[first]]:
+                    repeats(block[second], block[first], int(apart[first, second]))
+            kept = np.array([row for row in block if free[row]], np.int64)
+            for row, number, bits in zip(*index.search(codes[kept]), strict=True):
+                if start + number > kept[row]:
+                    repeats(start + int(number), int(kept[row]), int(bits))
+        kept = start + np.flatnonzero(free[start:stop])
+        for row, number, bits in zip(*NearIndex(codes[stop:], radius, brief=True).search(codes[kept]), strict=True):
+            repeats(stop + int(number), int(kept[row]), int(bits))
     return nearest
 
 
@@ -300,8 +306,7 @@ def near_codes(codes: NDArray[np.uint8], radius: int = RADIUS) -> Iterator[tuple
     for start in range(0, len(codes), _AT_ONCE):
         some = whole[order[start : start + _AT_ONCE + 1]]
         again[start + 1 : start + len(some)] = some[1:] == some[:-1]
-    for at in np.flatnonzero(again).tolist():
-        yield int(order[at - 1]), int(order[at])
+    yield from ((int(order[at - 1]), int(order[at])) for at in np.flatnonzero(again).tolist())
     first = np.sort(order[~again])
     del order, again, whole
     codes = codes[first]
@@ -312,7 +317,7 @@ def near_codes(codes: NDArray[np.uint8], radius: int = RADIUS) -> Iterator[tuple
             for asked in (block, mirrored(block)):
                 for rows, others in _candidates(piece, asked):
                     before = others < rows + start
-                    rows, others = _within(radius, _words(asked), rows[before], words, others[before])
+                    rows, others, _ = _within(radius, _words(asked), rows[before], words, others[before])
                     yield from zip(first[rows + start].tolist(), first[others].tolist(), strict=True)
 
 
@@ -329,8 +334,8 @@ def bits_apart(codes: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[n
 class NearIndex:
     """Finds every hash within a radius of others, by `bits_apart`: each is looked up as it is and mirrored."""
 
-    def __init__(self, codes: NDArray[np.uint8], radius: int) -> None:
-        self._index = HammingIndex(codes, radius)
+    def __init__(self, codes: NDArray[np.uint8], radius: int, *, brief: bool = False) -> None:
+        self._index = HammingIndex(codes, radius, brief=brief)
 
     def search(self, codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """(m,) rows of the (n, 18) uint8 asked for, (m,) numbers of hashes within the radius and (m,) bits apart.
@@ -341,8 +346,7 @@ class NearIndex:
         rows %= max(len(codes), 1)
         order = np.lexsort((bits, numbers, rows))
         rows, numbers, bits = rows[order], numbers[order], bits[order]
-        first = np.ones(len(rows), bool)
-        first[1:] = (np.diff(rows) != 0) | (np.diff(numbers) != 0)
+        first = (np.diff(rows, prepend=-1) != 0) | (np.diff(numbers, prepend=-1) != 0)
         return rows[first], numbers[first], bits[first]
 
 

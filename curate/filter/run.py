@@ -159,10 +159,8 @@ def filter_photos(
     `device` is where the metrics run. The caller holds the set's lock. Raises AuthfaceError if the run cannot
     continue, before any photo is read if a metric cannot be loaded; finished parts stay.
     """
-    metas = photoset.measured.metas()
-    if any(meta and meta.provenance.step == REBUILD for meta in metas.values()) or (
-        not metas and photoset.exists(TO_FETCH)
-    ):
+    steps = {meta.provenance.step for _, meta in photoset.measured.each_meta() if meta}
+    if REBUILD in steps or (not photoset.measured.parts() and photoset.exists(TO_FETCH)):
         raise UsageError(
             f"the faces of {one_line(photoset.root)} are a manifest's: authface annotate rebuild goes on; filter in "
             "another set"
@@ -173,6 +171,7 @@ def filter_photos(
     if settings.metrics and not _current(measuring, photos, photoset):
         judging.load_metrics()
     first = run(measuring, photos, photoset.measured, console, workers=workers, cluster=cluster, prune=not limit)
+    del photos  # before the search takes memory
     if asked:
         make_ready(photoset, asked, console, workers=workers, device=device)
     second = run(judging, candidates(photoset, settings, asked), photoset.faces, console)
@@ -190,7 +189,7 @@ def candidates(
     duplicates = near_duplicates(photoset, settings)
     known = known_scores(photoset, settings) if settings.metrics else {}
     inputs = []
-    for number, meta in photoset.measured.metas().items():
+    for number, meta in photoset.measured.each_meta():
         if meta is None:
             continue  # a part that was just written is ours
         rows = partial(_candidates, photoset, number, duplicates, known, asked)
@@ -214,7 +213,7 @@ def near_duplicates(photoset: PhotoSet, settings: FilterSettings) -> Duplicates:
 def known_scores(photoset: PhotoSet, settings: FilterSettings) -> Scores:
     """Scores in the table `faces` of the metrics asked for, made by the installed releases of their packages."""
     found: dict[str, tuple[Points5, Mapping[str, float]]] = {}
-    for part, meta in photoset.faces.metas().items():
+    for part, meta in photoset.faces.each_meta():
         made_by = meta.provenance.weights if meta else {}
         current = {name for name in settings.metrics if versions([name]).items() <= made_by.items()}
         if not current:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from authface.engine.runner import parts_of
+from authface.files import folders_below
 from authface.records import Photo
 from authface.review import reviews
 from authface.review.reviews import ReviewSettings
@@ -248,8 +249,9 @@ def text_files(photoset: PhotoSet) -> Iterator[str]:
             yield top.name
         elif top.name not in TABLES:
             yield from (_below(photoset, path) for path in sorted(top.rglob("*")) if _is_text(path))
-    journals = (path for path in sorted((photoset.root / "tables").rglob("*")) if _is_text(path))
-    yield from (_below(photoset, path) for path in journals if path.suffix != ".parquet")
+    tables = folders_below(photoset.root / "tables")
+    journals = sorted(folder / name for folder, names in tables for name in names if not name.endswith(".parquet"))
+    yield from (_below(photoset, path) for path in journals if _is_text(path))
 
 
 def _is_text(path: Path) -> bool:

@@ -170,7 +170,7 @@ def _files(photoset: PhotoSet, gone: removal.Removal, result: ForgetResult, dry_
     doomed += [name for top in photoset.root.glob(".tmp-*") for name in _all_below(photoset, top.name)]
     for top in ("dataset", *_exports(photoset)):
         files, state = _all_below(photoset, top), f"{top}/authface.json"
-        if files and (state not in files or gone.photos & journal.dataset_ids(photoset.root / top)):
+        if files and (state not in files or gone.photos.intersection(journal.dataset_ids(photoset.root / top))):
             result.dataset |= top == "dataset"
             doomed += [state, *files]  # its state first: a dataset without one is none
     if not dry_run:

@@ -39,7 +39,7 @@ def made(photoset: PhotoSet, format: str) -> Path:
     settings = ExportSettings(format=format, annotators=("measured",))  # type: ignore[arg-type]
     done = export(photoset, settings, Console())
     assert done.written and not export(photoset, settings, Console()).written
-    assert dataset_ids(done.folder) == {crop.photo_id for crop in photoset.crops}
+    assert set(dataset_ids(done.folder)) == {crop.photo_id for crop in photoset.crops}
     return done.folder
 
 
@@ -50,7 +50,7 @@ def test_an_export_goes_where_a_link_leads(make_set: MakeSet, tmp_path: Path) ->
     for least in (0.5, 0.1, 0.2):
         done = export(photoset, ExportSettings(annotators=("measured",), least_confidence=least), Console())
         assert done.written and (photoset.root / "dataset").is_symlink()
-    assert len(dataset_ids(far)) == 6 and [path.name for path in far.parent.iterdir()] == ["faces"]
+    assert len(set(dataset_ids(far))) == 6 and [path.name for path in far.parent.iterdir()] == ["faces"]
     photo = next(iter(photoset.photos))
     assert [Path(use.path) for use, _ in holders(photoset, {photo.id})] == [far]
 

@@ -146,3 +146,14 @@ def test_no_set_says_how_to_begin(tmp_path: Path) -> None:
 def test_digest_tells_rows_apart() -> None:
     row = Photo(id="a", source="s", source_id="1", file="")
     assert digest([row]) != digest([replace(row, value=math.pi)]) != digest([])
+
+
+def test_tables_are_the_folders_below_that_hold_parts(tmp_path: Path) -> None:
+    photoset = PhotoSet(tmp_path)
+    assert photoset.tables() == {}
+    for table in (photoset.photos, photoset.tags("measured")):
+        table.write(0, [], MADE, "")
+    for other in ("empty/x.txt", "odd/x.parquet", "odd/.parquet", "tags/1.json"):
+        (tmp_path / "tables" / other).parent.mkdir(exist_ok=True)
+        (tmp_path / "tables" / other).write_bytes(b"")
+    assert list(photoset.tables()) == ["photos", "tags/measured"] and photoset.tables()["photos"] is photoset.photos

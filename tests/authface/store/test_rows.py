@@ -145,7 +145,7 @@ def test_ids_of_a_damaged_export_are_not_none(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train-0.parquet").write_bytes(b"no parquet")
     with pytest.raises(AuthfaceError, match="cannot be read"):
-        dataset_ids(tmp_path)
+        list(dataset_ids(tmp_path))
 
 
 def test_a_damaged_shard_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,10 +188,8 @@ def test_yields_are_counted_by_photo_and_sets_of_before_remember_their_query(tmp
     photoset = photographed(tmp_path)
     words = MarginWords()
     for part in (0, 1):
-        words.begin(part)
-        for face in photoset.faces.rows(part):
-            pose = "far-left" if face.yaw else "frontal"
-            words.add(face.id, dict.fromkeys(MARGINS, "unknown") | {"pose": pose})
+        faces = ((face.id, "far-left" if face.yaw else "frontal") for face in photoset.faces.rows(part))
+        words.add(part, ((name, dict.fromkeys(MARGINS, "unknown") | {"pose": pose}) for name, pose in faces))
     yields = read_yields(photoset, [0, 1], words)
     profile, plain = (yields.queries["unsplash", query] for query in ("side profile portrait", "portrait"))
     assert (profile.fetched, plain.fetched, yields.together.fetched) == (100, 200, 300)
@@ -261,8 +259,6 @@ def test_what_a_query_has_beyond_its_listed_pages(tmp_path: Path) -> None:
 def test_faces_are_told_by_their_part_and_a_part_without_any_has_none() -> None:
     words = MarginWords()
     for part, names in {4: ["a-0"], 2: [], 7: ["b-0", "b-1"], 1: []}.items():
-        words.begin(part)
-        for name in names:
-            words.add(name, dict.fromkeys(MARGINS, "unknown"))
+        words.add(part, ((name, dict.fromkeys(MARGINS, "unknown")) for name in names))
     told = {part: [name for name, _ in words.of_part(part)] for part in (4, 2, 7, 1, 3)}
     assert told == {4: ["a-0"], 2: [], 7: ["b-0", "b-1"], 1: [], 3: []}

@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from authface.console import Console
+from authface.curate.balance.goals import Goal, fit, goal, largest_subset, parse, round_counts
 from authface.curate.balance.margins import (
     FEWEST,
     MeasuredFace,
@@ -25,17 +27,7 @@ from authface.curate.balance.margins import (
     typology_angle,
     words_of,
 )
-from authface.curate.balance.run import (
-    BalanceReport,
-    Goal,
-    balance,
-    fit,
-    goal,
-    largest_subset,
-    parse,
-    pick,
-    round_counts,
-)
+from authface.curate.balance.run import BalanceReport, balance, pick
 from authface.curate.settings import BalanceSettings
 from authface.engine.runner import parts_of
 from authface.errors import AuthfaceError, UsageError
@@ -169,10 +161,16 @@ def test_two_margins_at_once_come_out_even() -> None:
 
 
 def test_a_pick_is_the_same_and_stays_when_faces_are_added() -> None:
+    def picked(names: list[str], seed: int) -> set[str]:
+        odd = np.array([int(name[4:]) % 2 for name in names])
+        chosen = pick(names, odd, np.array([50, 7]), seed)
+        assert np.bincount(odd[chosen]).tolist() == [50, 7]
+        return {name for name, taken in zip(names, chosen, strict=True) if taken}
+
     names = [f"face{number}" for number in range(200)]
-    chosen = pick(names, 50, seed=1)
-    assert chosen == pick(names[::-1], 50, seed=1) != pick(names, 50, seed=2)
-    assert len(pick([*names, "another"], 50, seed=1) & chosen) >= 49
+    chosen = picked(names, 1)
+    assert chosen == picked(names[::-1], 1) != picked(names, 2)
+    assert len(picked([*names, "face200"], 1) & chosen) >= 56
 
 
 def test_words_come_from_measures_and_tags() -> None:
@@ -223,25 +221,37 @@ def test_a_choice_is_a_table_that_the_export_can_ask(furnished: Furnished, tmp_p
         balanced(photoset, parts_of(photoset.crops))
 
 
-def test_parts_of_two_choices_are_none(furnished: Furnished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("keep", [1, 2])
+def test_parts_of_two_choices_are_none(
+    furnished: Furnished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: int
+) -> None:
     photoset = furnished(tmp_path / "set")
     run(photoset, target="light=uniform", least=1, keep=2)
     before = [(part.number, part.digest) for part in balanced(photoset, parts_of(photoset.crops))]
-    write, written = Table.write, list[int]()
-
-    def stopped(table: Table[Any], part: int, *more: Any) -> None:
-        if written:
-            raise KeyboardInterrupt
-        written.append(part)
-        write(table, part, *more)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Table, "write", stopped)
-        run(photoset, target="light=uniform", least=1, keep=1)
-    with pytest.raises(AuthfaceError, match="was stopped.*curate balance"):
+    for change in ("remove", "write"):
+        stops_at(1, change, monkeypatch, partial(run, photoset, target="light=uniform", least=1, keep=keep))
+        with pytest.raises(AuthfaceError, match=r"was stopped.*curate balance"):
+            balanced(photoset, parts_of(photoset.crops))
+    stops_at(0, "write", monkeypatch, partial(run, photoset, target="light=uniform", least=1, keep=keep))
+    with pytest.raises(AuthfaceError, match=r"was stopped.*curate balance"):
         balanced(photoset, parts_of(photoset.crops))
     run(photoset, target="light=uniform", least=1, keep=2)
     assert [(part.number, part.digest) for part in balanced(photoset, parts_of(photoset.crops))] == before
+
+
+def stops_at(count: int, change: str, monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> None:
+    """Do the work until it would write or remove one more part than `count`."""
+    real, done = getattr(Table, change), list[int]()
+
+    def stopped(table: Table[Any], part: int, *more: Any) -> None:
+        if len(done) >= count:
+            raise KeyboardInterrupt
+        done.append(part)
+        real(table, part, *more)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Table, change, stopped)
+        work()
 
 
 def test_nothing_left_after_review_and_a_number_without_a_target_are_one_line(

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authface.curate.fetch.sources.folder import Samples
+from authface.curate.filter import duplicates
 from authface.curate.filter.duplicates import (
     BITS,
     RADIUS,
@@ -144,6 +146,8 @@ def test_duplicates_are_those_of_a_search_by_hand_in_any_order(seed: int, count:
     assert found == by_hand(faces, radius)
     random.Random(seed).shuffle(faces)
     assert find_duplicates(faces, radius) == found
+    with patch.multiple(duplicates, _CHUNK=9, _BLOCK=4):
+        assert find_duplicates(faces, radius) == found
 
 
 def test_more_faces_than_a_block_are_compared_across_blocks() -> None:
