@@ -230,8 +230,9 @@ where one is mirrored, and 2, of one photo, where none is.
 """
 
 _HASH = re.compile(f"[0-9a-f]{{{BITS // 4}}}")
-_CHUNK = 1 << 14
-"""Rows with an index of their own; what is kept of them is searched for in all later ones at once."""
+_CHUNK, _CHUNKS = 1 << 14, 32
+"""Rows with an index of their own at least, and how many such chunks at most: what is kept of one is searched for in
+all later ones at once, so that each makes tables of all later ones."""
 _BLOCK = 512
 """Rows of a chunk searched at a time; among themselves they are compared pair by pair."""
 _ODD_ACROSS = np.packbits(np.arange(BITS) % FREQUENCIES % 2)
@@ -271,8 +272,9 @@ def _nearest(
             nearest[row] = min(nearest.get(row, (bits, better)), (bits, better))
             free[row] = False
 
-    for start in range(0, len(codes), _CHUNK):
-        stop = min(start + _CHUNK, len(codes))
+    chunk = max(_CHUNK, -(-len(codes) // _CHUNKS))
+    for start in range(0, len(codes), chunk):
+        stop = min(start + chunk, len(codes))
         index = NearIndex(codes[start:stop], radius)
         for at in range(start, stop, _BLOCK):
             block = (at + np.flatnonzero(free[at : min(at + _BLOCK, stop)])).tolist()
