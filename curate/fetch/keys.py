@@ -35,7 +35,8 @@ class NumberSet:
     """A growing set of 64-bit numbers: 8 bytes each, in a sorted array."""
 
     def __init__(self, known: Iterable[int] = ()) -> None:
-        self._sorted = np.sort(np.fromiter(known, dtype=np.uint64))
+        self._sorted = np.fromiter(known, dtype=np.uint64)
+        self._sorted.sort()  # in place: a copy of millions is as much again
         self._fresh: set[int] = set()
 
     def __contains__(self, number: int) -> bool:
@@ -51,7 +52,8 @@ class NumberSet:
         self._fresh.add(number)
         if len(self._fresh) >= _MERGE:
             fresh = np.sort(np.fromiter(self._fresh, dtype=np.uint64))
-            self._sorted = np.sort(np.concatenate([self._sorted, fresh]), kind="stable")  # merges two sorted runs
+            self._sorted = np.concatenate([self._sorted, fresh])
+            self._sorted.sort(kind="stable")  # merges two sorted runs
             self._fresh.clear()
         return True
 

@@ -50,8 +50,12 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def click(picture: Any, x: float, y: float) -> None:
-    """Click at this share of its width and height, once it no longer moves: a busy page is still laid out."""
-    box = picture.bounding_box()
+    """Click at this share of its width and height, once it is drawn and no longer moves: a busy page is laid out."""
+    picture.evaluate("picture => picture.decode()")
+    before = None
+    while (box := picture.bounding_box()) != before:
+        before = box
+        picture.page.wait_for_timeout(200)
     picture.click(position={"x": x * box["width"], "y": y * box["height"]})
 
 
