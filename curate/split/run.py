@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.console import Console
+from authface.curate.fetch.keys import NumberSet
 from authface.curate.settings import SplitSettings
 from authface.curate.split.dealing import NO_SPLIT, SPLITS, assign, former_splits
 from authface.curate.split.groups import Embed, SplitFaces, groups_of, kept_crops, read_faces
@@ -43,6 +44,7 @@ from authface.errors import AuthfaceError, UsageError, one_line
 from authface.faces.identity import usual_products, weights_sha256
 from authface.records import Crop, Person, Rival
 from authface.store.photoset import PhotoSet, Provenance
+from authface.store.rowfile import text_number
 
 VERSION = 1
 _AT_ONCE = 1 << 12
@@ -295,11 +297,13 @@ def _crop_names(photoset: PhotoSet, parts: Sequence[PartInput[Crop]]) -> Iterato
 
 def _dealt_beyond(photoset: PhotoSet, parts: Sequence[PartInput[Crop]]) -> int:
     """How many kept crops that are in none of these parts have a split."""
-    dealt = {id for part in photoset.people.parts() for (id,) in photoset.people.columns(part, ("id",))}
-    asked = {crop.id for part in parts for crop in part.rows()}
-    crops = photoset.crops
-    rows = (row for part in crops.parts() for row in crops.columns(part, ("id", "status")))
-    return sum(status == "kept" and id in dealt and id not in asked for id, status in rows)
+    people, crops, asked = photoset.people, photoset.crops, {part.number: part.count for part in parts}
+    dealt = NumberSet(text_number(id) for part in people.parts() for (id,) in people.columns(part, ("id",)))
+    beyond = 0
+    for part in crops.parts():
+        kept = [id for id, status in crops.columns(part, ("id", "status")) if status == "kept"]
+        beyond += sum(text_number(id) in dealt for id in kept[asked.get(part, 0) :])
+    return beyond
 
 
 def _rivals(
