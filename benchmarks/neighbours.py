@@ -18,8 +18,9 @@ import time
 import numpy as np
 
 from authface.curate.filter.duplicates import BITS, RADIUS, find_duplicates
-from authface.curate.split.likeness import FLAT_ROWS, Likeness, Nearest, cohort_of, likeness_of
-from authface.curate.split.people import identities
+from authface.curate.split.likeness import cohort_of, likeness_of
+from authface.curate.split.nearest import FLAT_ROWS, Faces, pairs_alike
+from authface.curate.split.people import NEIGHBOURS, identities
 from authface.records import Face
 
 LENGTH = 128
@@ -68,15 +69,19 @@ def people(rows: int, rng: np.random.Generator) -> None:
     end(start, told(names, person))
     if rows > FLAT_ROWS:
         asked = np.sort(rng.choice(rows, 1000, replace=False))
-        of_asked = Likeness(likeness.mean[asked], likeness.spread[asked])
-        near = Nearest(vectors, likeness).search(vectors[asked], of_asked, LEAST, rows)
-        found = sum(len(first) for first, _, _ in near)
+        codes = [
+            pairs[np.isin(pairs, asked).any(axis=1)].astype(np.int64) @ (rows, 1)
+            for pairs, _ in pairs_alike(Faces(vectors, likeness), LEAST, NEIGHBOURS)
+        ]
         every = np.arange(rows)[None]
-        there = sum(
-            int((of_asked.of(vectors[row] @ vectors.T, np.array([at]), likeness, every) >= LEAST).sum())
-            for at, row in enumerate(asked)
-        )
-        sys.stdout.write(f"{found / there:.1%} of {there:,} pairs found that are as alike as asked for\n")
+        alike = [
+            likeness.of(vectors[row] @ vectors.T, np.array([row]), likeness, every)[0] >= LEAST
+            for row in asked.tolist()
+        ]
+        one, other = asked[:, None], every
+        there = np.unique((np.minimum(one, other) * rows + np.maximum(one, other))[np.array(alike) & (one != other)])
+        found = np.isin(there, np.concatenate(codes)).mean()
+        sys.stdout.write(f"{found:.1%} of {len(there):,} pairs found that are as alike as asked for\n")
 
 
 def told(names: np.ndarray, person: np.ndarray) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import weakref
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, overload
@@ -46,13 +47,20 @@ class RowFile:
             return self._read(which.tolist(), 1)
         return self._read([which], 1).reshape(-1)
 
-    def __setitem__(self, start: int, rows: NDArray[Any]) -> None:
-        """Write one row, or several from there on."""
+    def __setitem__(self, which: int | NDArray[np.integer[Any]], rows: NDArray[Any]) -> None:
+        """Write one row, or several from there on, or those of these numbers."""
+        written = memoryview(np.ascontiguousarray(rows, self.dtype).reshape(-1).view(np.uint8).data)
         with write_errors(self._room):
-            self._file.seek(start * self._bytes)
-            left = memoryview(np.ascontiguousarray(rows, self.dtype).tobytes())
-            while left:  # what the last free blocks of a disk take may be a part
-                left = left[self._file.write(left) :]
+            if isinstance(which, np.ndarray):
+                for at, start in enumerate(which.tolist()):
+                    self._write(start, written[at * self._bytes : (at + 1) * self._bytes])
+            else:
+                self._write(which, written)
+
+    def _write(self, start: int, left: memoryview) -> None:
+        self._file.seek(start * self._bytes)
+        while left:  # what the last free blocks of a disk take may be a part
+            left = left[self._file.write(left) :]
 
     def append(self, rows: NDArray[Any]) -> None:
         """Add (k, length) rows at the end."""
@@ -71,6 +79,40 @@ class RowFile:
                     raise IndexError(f"rows {start} to {start + rows - 1} of {len(self)}")
                 left = left[read:]
         return made
+
+
+class DealtRows:
+    """Rows dealt to groups as they come, then read group by group; 16 bytes of memory for each `append` and group."""
+
+    def __init__(self, length: int, groups: int, dtype: DTypeLike = np.float32) -> None:
+        self._rows = RowFile(length, dtype=dtype)
+        self._pieces = [array("q") for _ in range(groups)]
+        """Of each group where its pieces start and end, in turn."""
+
+    def append(self, rows: NDArray[Any], group: NDArray[np.integer[Any]]) -> None:
+        """Deal (k, length) rows to their (k,) groups, numbered from 0."""
+        order, counts = np.argsort(group, kind="stable"), np.bincount(group)
+        ends = len(self._rows) + np.cumsum(counts)
+        self._rows.append(rows[order])
+        for number in np.flatnonzero(counts).tolist():
+            self._pieces[number].extend((int(ends[number] - counts[number]), int(ends[number])))
+
+    def read(self, group: int, at_once: int = 1) -> Iterator[NDArray[Any]]:
+        """The rows of a group in the order they came in, at least `at_once` at a time but for the last."""
+        pieces, held = list[NDArray[Any]](), 0
+        ends = iter(self._pieces[group])
+        for start, stop in zip(ends, ends, strict=True):
+            pieces.append(self._rows[start:stop])
+            held += stop - start
+            if held >= at_once:
+                yield np.concatenate(pieces)
+                pieces, held = [], 0
+        if pieces:
+            yield np.concatenate(pieces)
+
+    def all(self, group: int) -> NDArray[Any]:
+        """(k, length) the rows of a group, in the order they came in."""
+        return np.concatenate([self._rows[:0], *self.read(group)])
 
 
 class IdFile:

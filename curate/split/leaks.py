@@ -25,7 +25,8 @@ from authface.curate.filter.measure import face_hash
 from authface.curate.filter.measures.quality import face_region
 from authface.curate.settings import SplitSettings
 from authface.curate.split.groups import SplitFaces, embedder_provenance
-from authface.curate.split.likeness import Likeness, Nearest, Vectors
+from authface.curate.split.likeness import Likeness, Vectors
+from authface.curate.split.nearest import Faces, likest_others
 from authface.engine.runner import PartInput
 from authface.engine.workers import Step
 from authface.errors import ImageError, UsageError, one_line
@@ -230,9 +231,9 @@ def _people(ours: SplitFaces, theirs: Sequence[tuple[str, Rival]], compare: Comp
     if not rivals or not len(ours.vectors):
         return
     vectors = np.array([rival.embedding for _, rival in rivals], np.float32)
-    for nearest in Nearest(vectors, compare(vectors)).search(ours.vectors, compare(ours.vectors), least, 1):
-        for row, number, value in zip(*(column.tolist() for column in nearest), strict=True):
-            yield _leak(ours.ids[row], "same_person", value, least, *rivals[number])
+    known, asked = Faces(vectors, compare(vectors)), Faces(ours.vectors, compare(ours.vectors))
+    for row, number, value in zip(*(column.tolist() for column in likest_others(asked, known, least)), strict=True):
+        yield _leak(ours.ids[row], "same_person", value, least, *rivals[number])
 
 
 def _leak(face: str, kind: Kind, value: float, limit: float, folder: str, rival: Rival) -> Leak:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.store.rowfile import RowFile
+from authface.store.rowfile import DealtRows, RowFile
 
 AT_ONCE = 1 << 18
 """Pairs sorted at a time, 12 bytes each."""
@@ -19,7 +19,7 @@ _LOWEST = 1 << 31
 class SortedPairs:
     """Pairs of numbers with a finite value each, to be read by falling value, then by number.
 
-    They are dealt to files' ranges of about `AT_ONCE` each by the bits of their values, then sorted range by range.
+    They are dealt to ranges of about `AT_ONCE` each by the bits of their values, then sorted range by range.
     """
 
     def __init__(self) -> None:
@@ -37,21 +37,13 @@ class SortedPairs:
         """(k, 2) pairs and (k,) their values, in several turns; a pair of two values by the higher of each turn."""
         ended = np.cumsum(self._counts[::-1])[::-1]  # pairs of a place and of those above it
         of = ((ended - self._counts) // AT_ONCE).astype(np.int32)
-        sizes = np.bincount(of, weights=self._counts).astype(np.int64)
-        dealt, at = RowFile(3, len(self._found), np.int32), np.cumsum(sizes) - sizes
+        dealt = DealtRows(3, int(of[0]) + 1, np.int32)
         for start in range(0, len(self._found), AT_ONCE):
             rows = self._found[start : start + AT_ONCE]
-            turn = of[_place(rows[:, 2])]
-            rows = rows[np.argsort(turn, kind="stable")]
-            counts = np.bincount(turn, minlength=len(sizes))
-            for number, end in zip(
-                np.flatnonzero(counts).tolist(), np.cumsum(counts[counts > 0]).tolist(), strict=True
-            ):
-                dealt[int(at[number])] = rows[end - counts[number] : end]
-                at[number] += counts[number]
-        for end, size in zip(at.tolist(), sizes.tolist(), strict=True):
-            if size:
-                yield _sorted(dealt[end - size : end])
+            dealt.append(rows, of[_place(rows[:, 2])])
+        for turn in range(int(of[0]) + 1):
+            if len(rows := dealt.all(turn)):
+                yield _sorted(rows)
 
 
 def _place(key: NDArray[np.int32]) -> NDArray[np.int64]:

@@ -1,6 +1,6 @@
 """Which faces show one person, as far as their embeddings tell.
 
-People are found among the neighbours of each face in an index, then joined to groups that do not chain.
+People are found among the faces that each is most alike to, then joined to groups that do not chain.
 
 Joining all that are alike one by one chains people together: A looks like B and B like C. Here two groups become one
 only if their faces are alike on average (average linkage, Sokal and Michener 1958), the likeliest pairs first.
@@ -14,14 +14,12 @@ does no harm to keep two strangers together; to say who is who it would.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from authface.curate.split.groups import DisjointSets, SplitFaces, first_members
-from authface.curate.split.likeness import Likeness, Nearest, Vectors
-from authface.curate.split.pairs import SortedPairs
+from authface.curate.split.likeness import Likeness, Vectors
+from authface.curate.split.nearest import Faces, pairs_alike
 from authface.store.rowfile import RowFile
 
 _PAIRS = 1 << 12
@@ -37,21 +35,6 @@ to 4, 8 and 20, 0.95 up to 2, 5 and 6. Two people of eight photos each, put amon
 """
 
 
-def similar_pairs(
-    vectors: Vectors, likeness: Likeness, least: float
-) -> Iterator[tuple[NDArray[np.int32], NDArray[np.float32]]]:
-    """(k, 2) numbers of unit vectors whose likeness is `least` or more, and (k,) that likeness; the highest first.
-
-    Each vector has its `NEIGHBOURS` likest. In several turns; of each pair the smaller number first, and once, but
-    where rounding puts what is said of it from both sides into two turns.
-    """
-    pairs = SortedPairs()
-    for first, second, value in Nearest(vectors, likeness).search(vectors, likeness, least, NEIGHBOURS + 1):
-        real = first != second
-        pairs.add(first[real], second[real], value[real])
-    yield from pairs.read()
-
-
 def identities(vectors: Vectors, photos: ArrayLike, likeness: Likeness, least: float) -> NDArray[np.int32]:
     """(n,) group of each face, named by the number of one of its faces: one person a group, as far as they tell.
 
@@ -60,7 +43,7 @@ def identities(vectors: Vectors, photos: ArrayLike, likeness: Likeness, least: f
     people.
     """
     sets, groups = DisjointSets(len(vectors)), _Groups(vectors, photos, likeness)
-    for pairs, values in similar_pairs(vectors, likeness, least):
+    for pairs, values in pairs_alike(Faces(vectors, likeness), least, NEIGHBOURS):
         for start in range(0, len(pairs), _PAIRS):
             some = slice(start, start + _PAIRS)
             _join(sets, groups, pairs[some], values[some].astype(np.float64), least)
@@ -90,12 +73,17 @@ class _Groups:
     """The groups of n faces by name, one of their faces: what it takes to say how alike two are on average.
 
     The mean over all pairs of a face of A and one of B needs no pairs: (a . b) / spread_a sums to (sum of a / spread_a)
-    . (sum of b). These two sums of each group of two faces and more lie side by side in a file.
+    . (sum of b). These two sums of each group of two faces and more lie side by side in a file, as they were when one
+    was last asked for.
     """
 
     def __init__(self, vectors: Vectors, photos: ArrayLike, likeness: Likeness) -> None:
         self._vectors, self._spread = vectors, likeness.spread
         self._sums = RowFile(2 * vectors.shape[1], len(vectors))
+        self._filed = np.zeros(len(vectors), np.bool_)
+        """(n,) groups whose sums are in the file."""
+        self._joined: list[tuple[int, int]] = []
+        """Joined since, in order: the name, and the group that is called so no longer."""
         self._offset = likeness.mean.astype(np.float64) / likeness.spread
         """(n,) sums of the means, each over its spread."""
         self.size = np.ones(len(vectors), np.int32)
@@ -107,6 +95,7 @@ class _Groups:
 
     def likeness(self, names: NDArray[np.int64]) -> NDArray[np.float64]:
         """(m,) mean likeness of (m, 2) groups, over all pairs of a face of one and a face of the other."""
+        self._file_sums()
         known, at = np.unique(names, return_inverse=True)
         sums = self._both_sums(known)
         one, other = np.moveaxis(sums[at.reshape(names.shape)], 1, 0)
@@ -122,20 +111,37 @@ class _Groups:
 
     def join(self, name: int, gone: int) -> None:
         """Put two groups in the place of the one that is called `name`."""
-        self._sums[name] = self._both_sums(np.array([name, gone])).sum(axis=0).reshape(-1)
+        self._joined.append((name, gone))
         for of in (self._offset, self.size):
             of[name] += of[gone]
         if gone in self._shown:
             self._shown[name] = self._shown.get(name, set()) | self._shown.pop(gone)
 
+    def _file_sums(self) -> None:
+        """Write the sums of those that were joined."""
+        if not self._joined:
+            return
+        into: dict[int, int] = {}  # the last first: where a name went later is known when it is come to
+        for name, gone in reversed(self._joined):
+            into[gone] = into.get(name, name)
+        names = np.unique(np.fromiter(into.values(), np.int64))
+        parts = np.concatenate([names, np.fromiter(into, np.int64)])
+        whole = np.concatenate([names, np.fromiter(into.values(), np.int64)])
+        order = np.argsort(whole, kind="stable")
+        sums = np.add.reduceat(self._both_sums(parts[order]), np.searchsorted(whole[order], names), axis=0)
+        self._sums[names] = sums.reshape(len(names), -1)
+        self._filed[names] = True
+        self._joined.clear()
+
     def _both_sums(self, names: NDArray[np.int64]) -> NDArray[np.float32]:
         """(k, 2, length) sums of the vectors, and of each over its spread."""
         made = np.empty((len(names), 2, self._vectors.shape[1]), np.float32)
-        alone = self.size[names] == 1
-        made[~alone] = self._sums[names[~alone]].reshape(-1, *made.shape[1:])
-        faces = names[alone]
+        filed = self._filed[names]
+        made[filed] = self._sums[names[filed]].reshape(-1, *made.shape[1:])
+        faces = names[~filed]
         vectors = self._vectors[faces]
-        made[alone] = np.stack([vectors, vectors / self._spread[faces, None]], axis=1)
+        made[~filed, 0] = vectors
+        made[~filed, 1] = vectors / self._spread[faces, None]
         return made
 
 

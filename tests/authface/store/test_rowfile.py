@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authface.errors import AuthfaceError
-from authface.store.rowfile import IdFile, RowFile
+from authface.store.rowfile import DealtRows, IdFile, RowFile
 
 
 def filed(rows: np.ndarray, cuts: list[int]) -> RowFile:
@@ -40,8 +40,27 @@ def test_a_file_is_read_as_an_array_is(kind: Any, count: int, cuts: list[int], s
     for number in range(count):
         made[number] = 2 * made[number]
     assert np.array_equal(made[:], 2 * rows) and not RowFile(3, count, kind)[:].any()
+    made[numbers] = rows[numbers]
+    assert np.array_equal(made[numbers], rows[numbers])
+    made[np.arange(count)] = 2 * rows
     made[count // 2] = rows[: count - count // 2]
     assert np.array_equal(made[:], np.concatenate([2 * rows[: count // 2], rows[: count - count // 2]]))
+
+
+@settings(max_examples=30)
+@given(st.lists(st.lists(st.integers(0, 6), max_size=12), max_size=6), st.integers(1, 20))
+def test_rows_dealt_to_groups_are_read_group_by_group_in_order(blocks: list[list[int]], at_once: int) -> None:
+    groups = np.array([group for block in blocks for group in block], np.int64)
+    rows = np.random.default_rng(0).random((len(groups), 3)).astype(np.float32)
+    dealt, done = DealtRows(3, 7), 0
+    for block in blocks:
+        dealt.append(rows[done : done + len(block)], groups[done : done + len(block)])
+        done += len(block)
+    for group in range(7):
+        pieces = list(dealt.read(group, at_once))
+        assert all(len(piece) >= at_once for piece in pieces[:-1]) and all(map(len, pieces))
+        assert np.array_equal(dealt.all(group), rows[groups == group])
+        assert np.array_equal(np.concatenate([np.zeros((0, 3)), *pieces]), rows[groups == group])
 
 
 def test_a_full_disk_is_one_line() -> None:

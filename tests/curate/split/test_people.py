@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authface.curate.split import likeness as likenesses
 from authface.curate.split import people as people_module
-from authface.curate.split.likeness import Likeness, cohort_of, likeness_of
-from authface.curate.split.people import identities, similar_pairs
+from authface.curate.split.likeness import COHORT_LEAST, Likeness, cohort_of, likeness_of
+from authface.curate.split.nearest import Faces, pairs_alike
+from authface.curate.split.people import NEIGHBOURS, identities
 from tests.curate.split.test_groups import same_groups
 
 PLAIN = (0.0, 1.0)
@@ -60,18 +60,14 @@ def test_the_mean_likeness_of_groups_is_that_over_all_pairs() -> None:
             assert value[members[0], members[1]] >= 1.0
 
 
-def pairs_of(vectors: np.ndarray, scale: Likeness, least: float) -> tuple[np.ndarray, np.ndarray]:
-    turns = [(np.zeros((0, 2), np.int32), np.zeros(0, np.float32)), *similar_pairs(vectors, scale, least)]
-    return np.concatenate([pairs for pairs, _ in turns]), np.concatenate([values for _, values in turns])
-
-
 def linked(vectors: np.ndarray, photos: list[int], scale: Likeness, least: float) -> list[int]:
     """`identities` by its definition: the likeliest pairs first, all pairs of two groups looked at."""
     n = len(vectors)
     every = np.indices((n, n)).reshape(2, -1)
     value = scale.of((vectors @ vectors.T).ravel(), every[0], scale, every[1]).reshape(n, n)
     groups = [{face} for face in range(n)]
-    for first, second in pairs_of(vectors, scale, least)[0].tolist():
+    pairs = [pair for some, _ in pairs_alike(Faces(vectors, scale), least, NEIGHBOURS) for pair in some.tolist()]
+    for first, second in pairs:
         one, other = groups[first], groups[second]
         shared = {photos[face] for face in one} & {photos[face] for face in other}
         if one is not other and not shared and value[np.ix_(list(one), list(other))].mean() >= least:
@@ -118,25 +114,12 @@ def test_people_of_a_kind_the_network_knows_badly_are_not_joined() -> None:
 
 
 def test_a_small_set_is_no_cohort() -> None:
-    vectors = unit(np.random.default_rng(0).standard_normal((likenesses.COHORT_LEAST, 8)))
+    vectors = unit(np.random.default_rng(0).standard_normal((COHORT_LEAST, 8)))
     assert cohort_of(vectors[1:]) is None
     cohort = cohort_of(vectors)
     assert cohort is not None and len(cohort) == len(vectors)
     usual = likeness_of(vectors[:3], None, (0.25, 0.5))
     assert usual.mean.tolist() == [0.25] * 3 and usual.spread.tolist() == [0.5] * 3
-
-
-def test_an_inverted_file_finds_what_a_comparison_of_all_finds(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(1)
-    person = np.repeat(np.arange(400), 4)
-    vectors = unit(rng.standard_normal((400, 32))[person] + 0.15 * rng.standard_normal((1600, 32)))
-    photos = [str(row) for row in range(1600)]
-    exact = pairs_of(vectors, plain(vectors), 0.8)[0]
-    monkeypatch.setattr(likenesses, "FLAT_ROWS", 1000)
-    quick, values = pairs_of(vectors, plain(vectors), 0.8)
-    assert len({*map(tuple, quick.tolist())} & {*map(tuple, exact.tolist())}) > 0.99 * len(exact)
-    assert (np.diff(values) <= 0).all() and (quick[:, 0] < quick[:, 1]).all()
-    assert same_groups(identities(vectors, photos, plain(vectors), 0.8), person.tolist())
 
 
 def test_nobody_has_no_identity() -> None:
