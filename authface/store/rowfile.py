@@ -89,13 +89,14 @@ class DealtRows:
         self._pieces = [array("q") for _ in range(groups)]
         """Of each group where its pieces start and end, in turn."""
 
-    def append(self, rows: NDArray[Any], group: NDArray[np.integer[Any]]) -> None:
-        """Deal (k, length) rows to their (k,) groups, numbered from 0."""
+    def append(self, rows: NDArray[Any], which: NDArray[np.integer[Any]], group: NDArray[np.integer[Any]]) -> None:
+        """Deal the rows of these (k,) numbers, which may come again, to their (k,) groups, numbered from 0."""
         order, counts = np.argsort(group, kind="stable"), np.bincount(group)
-        ends = len(self._rows) + np.cumsum(counts)
-        self._rows.append(rows[order])
+        ends = np.cumsum(counts)
         for number in np.flatnonzero(counts).tolist():
-            self._pieces[number].extend((int(ends[number] - counts[number]), int(ends[number])))
+            start, end = len(self._rows), int(ends[number])
+            self._rows.append(rows[which[order[end - counts[number] : end]]])
+            self._pieces[number].extend((start, len(self._rows)))
 
     def read(self, group: int, at_once: int = 1) -> Iterator[NDArray[Any]]:
         """The rows of a group in the order they came in, at least `at_once` at a time but for the last."""

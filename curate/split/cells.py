@@ -12,20 +12,20 @@ CELL_ROWS = 24
 """Vectors for each cell."""
 MEETINGS = 8
 """Cells that a vector is put into, its nearest."""
-_WIDE = 16
+_WIDE = 32
 """Wide cells whose own cells are looked at, for each vector."""
-_WIDE_SAMPLE, _SAMPLE = 64, 32
+_SAMPLE = 32
 """Vectors for each centre that it is fitted to."""
 _ROUNDS = 4
 _MIDDLE_SAMPLE = 1 << 13
 AT_ONCE = 1 << 12
 """Vectors read at a time."""
-_LOOKED_AT = 1 << 9
+_LOOKED_AT = 1 << 10
 """Vectors that cells are looked up of at a time."""
 
 
 class Cells:
-    """The cells of (n, length) unit vectors: about sqrt(n / 24) wide ones, each of as many of its own.
+    """The cells of (n, length) unit vectors, one for 24: 2 sqrt(n / 24) wide ones, each of a few of its own.
 
     Spherical k-means (Dhillon and Modha 2001) around the mean of the vectors: all centres are as far from it. Centres
     that are means are nearer to it the more they stand for, so nearer to all: their cells were twice as many products.
@@ -34,10 +34,10 @@ class Cells:
 
     def __init__(self, vectors: Vectors, flat: int) -> None:
         count, length = vectors.shape
-        cells = count / CELL_ROWS if count > flat else 1
-        self.wide = max(round(np.sqrt(cells)), 1)
+        cells = count / CELL_ROWS
+        self.wide = round(2 * np.sqrt(cells)) if count > flat else 1
         """Wide cells."""
-        self.own = max(round(cells / self.wide), 1)
+        self.own = max(round(cells / self.wide), 1) if count > flat else 1
         """Cells of each: those of wide cell w are numbered from ``w * own`` on."""
         self.meetings = min(MEETINGS, self.own)
         """Cells that a vector is put into."""
@@ -45,7 +45,7 @@ class Cells:
         self._centres, self._own_centres = np.zeros((1, length), np.float32), RowFile(length)
         if self.wide > 1:
             self._middle = vectors[_evenly(count, _MIDDLE_SAMPLE)].mean(axis=0)
-            sample = self._centred(vectors[_evenly(count, self.wide * _WIDE_SAMPLE)])
+            sample = self._centred(vectors[_evenly(count, self.wide * _SAMPLE)])
             self._centres = _fit(sample, self.wide)
             self._fit_own(vectors)
 
@@ -76,7 +76,7 @@ class Cells:
         numbers = _evenly(len(vectors), self.wide * self.own * _SAMPLE)
         for start in range(0, len(numbers), AT_ONCE):
             some = self._centred(vectors[numbers[start : start + AT_ONCE]])
-            dealt.append(some, (some @ self._centres.T).argmax(axis=1))
+            dealt.append(some, np.arange(len(some)), (some @ self._centres.T).argmax(axis=1))
         for wide, centre in enumerate(self._centres):
             sample = np.concatenate([dealt.all(wide), centre[None]])
             self._own_centres.append(_fit(sample, self.own))
@@ -91,7 +91,8 @@ def _fit(sample: NDArray[np.float32], cells: int) -> NDArray[np.float32]:
     """(cells, length) unit centres by k-means (Lloyd 1982); a centre that nothing is near to stays where it is."""
     centres = _unit(sample[np.linspace(0, len(sample) - 1, cells).astype(np.int64)])
     for _ in range(_ROUNDS):
-        cell = (sample @ centres.T).argmax(axis=1)
+        batches = range(0, len(sample), _LOOKED_AT)
+        cell = np.concatenate([(sample[at : at + _LOOKED_AT] @ centres.T).argmax(axis=1) for at in batches])
         order, sizes = np.argsort(cell, kind="stable"), np.bincount(cell, minlength=cells)
         used = np.flatnonzero(sizes)
         centres[used] = _unit(np.add.reduceat(sample[order], (np.cumsum(sizes) - sizes)[used], axis=0))

@@ -119,8 +119,8 @@ class _Met:
             vectors: NDArray[np.float32] = faces.vectors[start : start + AT_ONCE]
             own = cells.of(vectors)
             row, wide = _every(own // cells.own, cells.wide)
-            self._vectors.append(vectors[row], wide)
-            self._told.append(np.column_stack([start + row, own[row]]), wide)
+            self._vectors.append(vectors, row, wide)
+            self._told.append(np.column_stack([np.arange(start, start + len(own)), own]), row, wide)
 
     def all(self, wide: int) -> _Gathering:
         """All faces of a wide cell."""

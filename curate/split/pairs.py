@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from authface.store.rowfile import DealtRows, RowFile
 
-AT_ONCE = 1 << 18
+AT_ONCE = 1 << 17
 """Pairs sorted at a time, 12 bytes each."""
 _FINE = 14
 """Bits of a value that do not tell what it is sorted with: nine of the fraction and all else do."""
@@ -40,7 +40,7 @@ class SortedPairs:
         dealt = DealtRows(3, int(of[0]) + 1, np.int32)
         for start in range(0, len(self._found), AT_ONCE):
             rows = self._found[start : start + AT_ONCE]
-            dealt.append(rows, of[_place(rows[:, 2])])
+            dealt.append(rows, np.arange(len(rows)), of[_place(rows[:, 2])])
         for turn in range(int(of[0]) + 1):
             if len(rows := dealt.all(turn)):
                 yield _sorted(rows)

@@ -54,7 +54,8 @@ def test_rows_dealt_to_groups_are_read_group_by_group_in_order(blocks: list[list
     rows = np.random.default_rng(0).random((len(groups), 3)).astype(np.float32)
     dealt, done = DealtRows(3, 7), 0
     for block in blocks:
-        dealt.append(rows[done : done + len(block)], groups[done : done + len(block)])
+        here = slice(done, done + len(block))
+        dealt.append(rows[here][::-1], np.arange(len(block))[::-1], groups[here])
         done += len(block)
     for group in range(7):
         pieces = list(dealt.read(group, at_once))
