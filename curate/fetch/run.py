@@ -288,8 +288,8 @@ def _wanted(photo: Photo, source: PhotoSource, forgotten: Forgotten) -> bool:
 
 def _may_pass(item: PhotoItem, retries: Retries) -> bool:
     """Whether another try may end otherwise: not of a file of this machine that still cannot be read."""
-    again = retries.retry == "transient" and photo_key(item.photo) in retries.due
-    return not (again and item.path) or os.access(item.path, os.R_OK)
+    again = item.path and retries.retry == "transient" and photo_key(item.photo) in retries.due
+    return not again or os.access(item.path, os.R_OK)
 
 
 def _until_paused(items: Iterator[PhotoItem], source: PhotoSource) -> Iterator[PhotoItem]:
