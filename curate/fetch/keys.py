@@ -58,22 +58,9 @@ class NumberSet:
         return True
 
 
-class KeySet:
-    """A growing set of keys, as 64-bit hashes: of seven million, one new key in a trillion seems known."""
-
-    def __init__(self, known: Iterable[Key] = ()) -> None:
-        self._numbers = NumberSet(_hash(key) for key in known)
-
-    def __contains__(self, key: Key) -> bool:
-        return _hash(key) in self._numbers
-
-    def add(self, key: Key) -> bool:
-        """Add a key; whether it was new."""
-        return self._numbers.add(_hash(key))
-
-
-def _hash(names: Key) -> int:
-    return text_number("\0".join(names))
+def key_number(key: Key) -> int:
+    """64 bits of a key: of seven million, one new key in a trillion seems known."""
+    return text_number("\0".join(key))
 
 
 def sizeless(key: Key) -> Key:

@@ -24,8 +24,9 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from authface.curate.fetch.hosts import Wait
-from authface.curate.fetch.keys import KEY_COLUMNS, Key, KeySet, photo_key, sizeless, source_key
+from authface.curate.fetch.keys import KEY_COLUMNS, Key, photo_key, sizeless, source_key
 from authface.curate.fetch.optouts.judge import EARLIER, EVERY_REASON, UNREAD, Level, freed
+from authface.curate.fetch.roll import Roll
 from authface.curate.fetch.sources import PhotoItem
 from authface.records import Photo, now
 from authface.store.journal import Journal
@@ -44,7 +45,7 @@ class FinishedPhoto:
 class UnwrittenRows:
     """Rows that cost requests and are in no part yet: each is on disk at once, so that a kill loses none."""
 
-    def __init__(self, photoset: PhotoSet, seen: KeySet) -> None:
+    def __init__(self, photoset: PhotoSet, roll: Roll) -> None:
         self._journal = Journal(photoset.root / "sources" / "fetched.jsonl", FinishedPhoto)
         self._lock = threading.Lock()
         lines, _ = self._journal.read()
@@ -52,7 +53,7 @@ class UnwrittenRows:
         self._rows = {
             names: line
             for names, line in found.items()
-            if names not in seen and (line.photo.status != "kept" or photoset.exists(line.photo.file))
+            if names not in roll and (line.photo.status != "kept" or photoset.exists(line.photo.file))
         }
         if len(self._rows) != len(lines):
             self._journal.rewrite(list(self._rows.values()))
@@ -117,7 +118,7 @@ class Retries:
     def known(self) -> Iterator[Key]:
         """Keys of the photos that the set has and this run does not ask for again."""
         failed: dict[Key, tuple[str, int, str]] = {}
-        for part, meta in self._photos.metas().items():
+        for part, meta in self._photos.each_meta():
             free = freed(self._photoset, part, meta.counts if meta else {}, self._level)
             rows = enumerate(self._photos.columns(part, _COLUMNS))
             for at, (*names, status, reason, tries, tried_at) in rows:
@@ -156,7 +157,9 @@ class Retries:
 
     def as_noted(self, photo: Photo) -> Photo:
         """A listed photo, without its size where the set has a failed row of it that does not tell it."""
-        return replace(photo, bytes=0) if sizeless(photo_key(photo)) in self._sizeless else photo
+        if not self._sizeless or sizeless(photo_key(photo)) not in self._sizeless:
+            return photo
+        return replace(photo, bytes=0)
 
     def counted(self, photo: Photo) -> Photo:
         """The new row of a photo with its number of tries, where it failed."""

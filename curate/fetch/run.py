@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from authface.console import Console
 from authface.curate.fetch.hosts import Deferred, Interrupted, Paused, Wait, WebError
-from authface.curate.fetch.keys import KeySet, NumberSet, photo_key
+from authface.curate.fetch.keys import NumberSet, photo_key
 from authface.curate.fetch.ledger import Lanes, Retries, UnwrittenRows
 from authface.curate.fetch.optouts.judge import Level, OptedOut, judged, rejudge
 from authface.curate.fetch.optouts.sites import OptOuts, PhotoWatch
+from authface.curate.fetch.roll import LISTED, MET, Roll
 from authface.curate.fetch.sources import MEGA, PhotoItem, PhotoSource, describe, reject_small, store
 from authface.curate.fetch.stated import Stated, told_again
 from authface.curate.fetch.web import Web, WebResponse
@@ -218,15 +219,14 @@ def fetch(
         console.log(line)
     kept = _KnownPhotos(photoset)
     retries = Retries(photoset, settings.retry, settings.opt_outs, web=source.web is not None)
-    known = KeySet(retries.known())
-    unwritten = UnwrittenRows(photoset, known)
+    roll = Roll(retries.known())
+    unwritten = UnwrittenRows(photoset, roll)
     extend = partial(
         append, PROVENANCE, target=photoset.photos, console=console, part_rows=settings.part_rows,
         finish=lambda rows: [retries.counted(row) for row in kept.settle(rows)], written=unwritten.mark_written,
     )  # fmt: skip
-    stated = Stated(photoset, settings.path, retries.due)
-    listed = (item for item in source.items() if _wanted(item.photo, source, forgotten))
-    new = _new(listed, retries, known, stated, unwritten)
+    stated = Stated(photoset, settings.path, roll, retries.due)
+    new = _new(source, forgotten, retries, roll, stated, unwritten)
     chosen = islice(new, limit) if limit else new
     with stated:
         if source.web is None:
@@ -257,18 +257,23 @@ def fetch(
 
 
 def _new(
-    items: Iterator[PhotoItem], retries: Retries, known: KeySet, stated: Stated, unwritten: UnwrittenRows
+    source: PhotoSource, forgotten: Forgotten, retries: Retries, roll: Roll, stated: Stated, unwritten: UnwrittenRows
 ) -> Iterator[PhotoItem]:
     """The items that the set lacks, each with what is said of it; of the others what is said is heard."""
-    for listed in items:
-        item = replace(listed, photo=retries.as_noted(listed.photo))
-        if not _may_pass(item, retries):
+    for listed in source.items():
+        photo = retries.as_noted(listed.photo)
+        item = listed if photo is listed.photo else replace(listed, photo=photo)
+        number = roll.number(photo_key(photo))
+        if source.repeats and not roll.mark(number, LISTED):
+            source.ignored[source.repeats] += 1
+        if not _wanted(photo, source, forgotten) or not _may_pass(item, retries):
             continue
-        if known.add(photo_key(item.photo)):
-            earlier = unwritten.get(item.photo)
-            yield replace(item, photo=stated.first(item, earlier.photo if earlier else None))
+        again = not roll.mark(number, MET)
+        if again or number >= 0:
+            stated.hear(item, number, again=again)
         else:
-            stated.hear(item)
+            earlier = unwritten.get(photo)
+            yield replace(item, photo=stated.first(item, number, earlier.photo if earlier else None))
     stated.whole = True
 
 
@@ -283,8 +288,8 @@ def _wanted(photo: Photo, source: PhotoSource, forgotten: Forgotten) -> bool:
 
 def _may_pass(item: PhotoItem, retries: Retries) -> bool:
     """Whether another try may end otherwise: not of a file of this machine that still cannot be read."""
-    again = retries.retry == "transient" and photo_key(item.photo) in retries.due
-    return not (again and item.path) or os.access(item.path, os.R_OK)
+    again = item.path and retries.retry == "transient" and photo_key(item.photo) in retries.due
+    return not again or os.access(item.path, os.R_OK)
 
 
 def _until_paused(items: Iterator[PhotoItem], source: PhotoSource) -> Iterator[PhotoItem]:
@@ -316,16 +321,17 @@ def _expected(source: PhotoSource, photoset: PhotoSet, limit: int) -> int | None
 
 
 class _KnownPhotos:
-    """The photos the set holds, by the first 64 bits of their sha256: the first of several equal files is kept."""
+    """The photos the set holds: the first of several equal files is kept."""
 
     def __init__(self, photoset: PhotoSet) -> None:
         self._photoset = photoset
-        self._ids = NumberSet(
-            _number(photo_id)
-            for part in photoset.photos.parts()
-            for photo_id, status in photoset.photos.columns(part, ["id", "status"])
-            if status == "kept"
-        )
+
+    @cached_property
+    def _ids(self) -> NumberSet:
+        """The first 64 bits of their sha256; read before a kept photo of this run is written."""
+        photos = self._photoset.photos
+        rows = (row for part in photos.parts() for row in photos.columns(part, ["id", "status"]))
+        return NumberSet(_number(photo_id) for photo_id, status in rows if status == "kept")
 
     def settle(self, rows: list[Photo]) -> list[Photo]:
         """The rows of a part: a photo that the set has is rejected, of one that it forgot no name is left."""

@@ -11,7 +11,8 @@ from collections.abc import Container
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from authface.curate.fetch.keys import KEY_COLUMNS, Key, KeySet, photo_key, source_key
+from authface.curate.fetch.keys import KEY_COLUMNS, Key, source_key
+from authface.curate.fetch.roll import CLAIMED, UNNAMED, Roll, Said
 from authface.curate.fetch.sources import PhotoItem
 from authface.errors import one_line, shell_word
 from authface.records import Photo, Statement, now
@@ -32,6 +33,7 @@ from authface.store.statements import (
     strictest,
 )
 
+_LICENCE, _ATTRIBUTION = "licence", "attribution"
 MOST_NAMED = 4
 """Kinds of change that a message names."""
 
@@ -47,19 +49,21 @@ class _Heard:
 
 
 class Stated:
-    """The statements of a set, and what a run's source says beyond them; a run within it ends with `settle`."""
+    """The statements of a set, and what a run's source says beyond them; a run within it ends with `settle`.
 
-    def __init__(self, photoset: PhotoSet, path: str, due: Container[Key] = ()) -> None:
+    Photos go by their numbers in the `roll`.
+    """
+
+    def __init__(self, photoset: PhotoSet, path: str, roll: Roll, due: Container[Key]) -> None:
         """`path`: the list or folder that the source reads; empty for an API. `due`: photos that get a new row."""
-        self._photoset, self._photos = photoset, photoset.photos
+        self._photoset, self._photos, self._roll = photoset, photoset.photos, roll
         self._by = name_of_list(path)
         self._at = now()
-        self._known, self._read = KeySet(), KeySet()
-        self._open: dict[Key, _Heard] = {}
-        self._unnamed, self._claimed = False, KeySet()
-        """Whether rows of an earlier version do not name their list, and the photos of which this one says the same."""
-        self._due = due
-        self._replaced: dict[Key, Photo] = {}
+        self._said = Said(len(roll), (_LICENCE, _ATTRIBUTION))
+        self._open: dict[int, _Heard] = {}
+        self._claims = False
+        """Whether this list says the same as rows of an earlier version, which do not name theirs."""
+        self._replaced: dict[int, Photo] = {}
         """What the rows say in whose place new ones come."""
         self._same: dict[str, bool] = {}
         self.whole = False
@@ -72,42 +76,43 @@ class Stated:
         self._left = 0
         """Rows of which a list that was not read to its end has not said yet what it said before."""
         for part in self._photos.parts():
-            for row in self._photos.arrow(part, [*KEY_COLUMNS, "licence", "statements", *ATTRIBUTION]).to_pylist():
-                self._learn(row)
+            rows = self._photos.arrow(part, [*KEY_COLUMNS, "licence", "statements", *ATTRIBUTION]).to_pylist()
+            keys = [source_key(*(row[name] for name in KEY_COLUMNS)) for row in rows]
+            for row, key, number in zip(rows, keys, roll.numbers(keys), strict=True):
+                self._learn(row, number, replaced=key in due)
 
-    def _learn(self, row: dict[str, Any]) -> None:
-        key = source_key(*(row[name] for name in KEY_COLUMNS))
+    def _learn(self, row: dict[str, Any], number: int, *, replaced: bool) -> None:
         told = row["statements"] or [{"licence": row["licence"], "by": "", "until": ""}]
         assert isinstance(told, list)
-        self._unnamed |= bool(self._by) and not row["statements"]
-        if key in self._due:
+        if self._by and not row["statements"]:
+            self._roll.mark(number, UNNAMED)
+        if replaced:
             said: dict[str, Any] = {name: row[name] or "" for name in ("licence", *ATTRIBUTION)}
             statements = tuple(Statement(**one) for one in row["statements"] or ())
-            self._replaced[key] = Photo(
+            self._replaced[number] = Photo(
                 id="", source=row["source"], source_id=row["source_id"], file="", statements=statements, **said
             )
         own = {one["licence"] for one in told if not one["until"] and self._is_this(one["by"])}
         if len(own) > 1:  # whether it still says all of them shows at its end
-            self._open[key] = _Heard()
+            self._open[number] = _Heard()
         for licence in own:
-            self._known.add(_of_licence(key, licence))
-        self._known.add(_of_attribution(key, [str(row[name] or "") for name in ATTRIBUTION]))
+            self._said.add(number, _LICENCE, licence)
+        self._said.add(number, _ATTRIBUTION, "\0".join(str(row[name] or "") for name in ATTRIBUTION))
 
     def _is_this(self, by: str) -> bool:
         if by not in self._same:
             self._same[by] = same_list(by, self._by)
         return self._same[by]
 
-    def first(self, item: PhotoItem, unwritten: Photo | None = None) -> Photo:
+    def first(self, item: PhotoItem, number: int, unwritten: Photo | None = None) -> Photo:
         """The row of a photo that is asked for, with what the source says and what was said of it before.
 
         `unwritten` is its row of an earlier run that no part holds. What this list withdraws shows when it has ended.
         """
-        photo, key = item.photo, photo_key(item.photo)
-        self._read.add(key)
-        self._known.add(_of_licence(key, photo.licence))
-        self._known.add(_of_attribution(key, [getattr(photo, name) for name in ATTRIBUTION]))
-        before = unwritten or self._replaced.get(key)
+        photo = item.photo
+        self._said.add(number, _LICENCE, photo.licence)
+        self._said.add(number, _ATTRIBUTION, _attribution(photo))
+        before = unwritten or self._replaced.get(number)
         if before is None:
             return replace(photo, statements=(Statement(licence=photo.licence, by=self._by, at=self._at),))
         photo = replace(photo, **{name: getattr(photo, name) or getattr(before, name) for name in ATTRIBUTION})
@@ -115,22 +120,21 @@ class Stated:
         if item.silent:
             return photo
         if {listed} != {one.licence for one in photo.statements if not one.until and self._is_this(one.by)}:
-            self._open.setdefault(key, _Heard()).licences.add(listed)
+            self._open.setdefault(number, _Heard()).licences.add(listed)
         return restated(photo, {listed}, self._by, self._at, whole=False)
 
-    def hear(self, item: PhotoItem) -> None:
-        """Compare what the source says of a photo that the set has."""
-        photo, key = item.photo, photo_key(item.photo)
+    def hear(self, item: PhotoItem, number: int, *, again: bool) -> None:
+        """Compare what the source says of a photo that the set has, or in this run `again` what it said of one."""
+        photo = item.photo
         attribution = {name: value for name in ATTRIBUTION if (value := getattr(photo, name))}
-        news = not item.silent and _of_licence(key, photo.licence) not in self._known
-        other = attribution and _of_attribution(key, [getattr(photo, name) for name in ATTRIBUTION]) not in self._known
-        heard = self._open.get(key)
+        news = not item.silent and not self._said.holds(number, _LICENCE, photo.licence)
+        other = attribution and not self._said.holds(number, _ATTRIBUTION, _attribution(photo))
+        heard = self._open.get(number)
         if heard is None and (news or other):
-            heard = self._open[key] = _Heard(as_before=key in self._read)
-        if self._unnamed and not news and not item.silent:
-            self._claimed.add(key)
+            heard = self._open[number] = _Heard(as_before=again)
+        if not news and not item.silent and self._roll.marked(number, UNNAMED):
+            self._claims |= self._roll.mark(number, CLAIMED)
         if heard is None:
-            self._read.add(key)
             return
         if not item.silent:
             heard.licences.add(photo.licence)
@@ -170,24 +174,26 @@ class Stated:
     def settle(self) -> None:
         """Write what was heard, and let the strictest licence hold; the caller holds the set's lock."""
         shared = repeated(self._photos)
-        heard = {key: said for key, said in self._open.items() if said.licences or said.attribution}
+        heard = {number: said for number, said in self._open.items() if said.licences or said.attribution}
         self._asked = bool(heard or shared)
         held: dict[str, tuple[str, str]] = {}
-        for part in self._photos.parts() if heard or self._unnamed else ():
-            keys = (source_key(*names) for names in self._photos.columns(part, KEY_COLUMNS))
-            if any(key in heard or key in self._claimed for key in keys):
-                held |= self._settle_part(part, heard, shared)
+        for part in self._photos.parts() if heard or self._claims else ():
+            numbers = self._roll.numbers([source_key(*names) for names in self._photos.columns(part, KEY_COLUMNS)])
+            if any(number in heard or self._roll.marked(number, CLAIMED) for number in numbers):
+                held |= self._settle_part(part, numbers, heard, shared)
         for photo_id, (old, new) in hold(self._photoset).items():
             held[photo_id] = held.get(photo_id, (old, new))[0], new
         self._licences.update((old or UNKNOWN, new or UNKNOWN) for old, new in held.values() if old != new)
 
-    def _settle_part(self, part: int, heard: dict[Key, _Heard], shared: set[str]) -> dict[str, tuple[str, str]]:
+    def _settle_part(
+        self, part: int, numbers: list[int], heard: dict[int, _Heard], shared: set[str]
+    ) -> dict[str, tuple[str, str]]:
         """Correct the rows of a part: by id of the kept photos what held and what holds now."""
         before, after = self._photos.rows(part), list[Photo]()
-        for row in before:
-            said = heard.get(photo_key(row))
+        for row, number in zip(before, numbers, strict=True):
+            said = heard.get(number)
             new = self._corrected(row, said) if said else row
-            if not new.statements and photo_key(row) in self._claimed:
+            if not new.statements and self._roll.marked(number, CLAIMED):
                 new = restated(new, {new.licence}, self._by, self._at, whole=False)
             if row.status == "kept" and row.id in shared and new.licence != row.licence:
                 # Never looser before all its names were asked, which `hold` does.
@@ -215,9 +221,5 @@ def told_again(photo: Photo, listed: PhotoItem) -> Photo:
     return replace(photo, **{name: getattr(listed.photo, name) for name in (*ATTRIBUTION, "licence", "statements")})
 
 
-def _of_licence(key: Key, licence: str) -> Key:
-    return "\0".join(key), "licence", licence
-
-
-def _of_attribution(key: Key, values: list[str]) -> Key:
-    return "\0".join(key), "attribution", "\0".join(values)
+def _attribution(photo: Photo) -> str:
+    return "\0".join([getattr(photo, name) for name in ATTRIBUTION])

@@ -76,6 +76,8 @@ class PhotoSource:
     """The client that photos are downloaded with; None where they lie on this machine."""
     reads_pages = False
     """Whether the pages of photos are read for what they say of training: where a person listed them, not an API."""
+    repeats = ""
+    """Kind, among `ignored`, of photos that were listed before in the run; empty where that is nothing to tell of."""
 
     def __init__(self) -> None:
         self.ignored: Counter[str] = Counter()

@@ -18,7 +18,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Self
 
-from authface.curate.fetch.keys import KeySet
+from authface.curate.fetch.keys import NumberSet
 from authface.curate.fetch.sources import (
     PhotoItem,
     PhotoSource,
@@ -43,6 +43,7 @@ from authface.curate.fetch.web import Web
 from authface.curate.settings import FetchSettings
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.records import Camera, Photo
+from authface.store.rowfile import text_number
 
 LICENCE = "Unsplash Dataset Lite: internal commercial or non-commercial use, no redistribution"
 TERMS = "TERMS.md of github.com/unsplash/datasets"
@@ -89,7 +90,7 @@ class Lite(PhotoSource):
             with self._tables() as tables:
                 chosen = self._by_keyword(tables("keywords")) if self._settings.lite.keywords else {}
                 for line in _lines(tables("photos")):
-                    found = tuple(word for word, photos in chosen.items() if (line.photo_id, "", "") in photos)
+                    found = tuple(word for word, photos in chosen.items() if text_number(line.photo_id) in photos)
                     if found or not self._settings.lite.keywords:
                         yield self._item(line, found)
                     else:
@@ -97,16 +98,16 @@ class Lite(PhotoSource):
         except (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError) as error:
             raise AuthfaceError(f"cannot read {one_line(self._path)}: {one_line(error)}") from error
 
-    def _by_keyword(self, files: list[_File]) -> dict[str, KeySet]:
+    def _by_keyword(self, files: list[_File]) -> dict[str, NumberSet]:
         """Ids of the photos that have a keyword, sure enough, by keyword."""
-        chosen = {word.strip().lower(): KeySet() for word in self._settings.lite.keywords}
+        chosen = {word.strip().lower(): NumberSet() for word in self._settings.lite.keywords}
         least = self._settings.lite.min_confidence
         for line in _lines(files):
             record = line.record
             if isinstance(record, BadRow):
                 self.ignored["lines of the keywords that cannot be read"] += 1
             elif (word := record.get("keyword", "").strip().lower()) in chosen and _confidence(record) >= least:
-                chosen[word].add((record.get("photo_id", ""), "", ""))
+                chosen[word].add(text_number(record.get("photo_id", "")))
         return chosen
 
     def _item(self, line: _Line, keywords: tuple[str, ...]) -> PhotoItem:

@@ -16,7 +16,6 @@ from typing import IO, Any, Self, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from authface.curate.fetch.keys import KeySet
 from authface.curate.fetch.sources import PhotoItem, PhotoSource, SourceRequest, http_url, reject_premium
 from authface.curate.fetch.sources.tables import (
     ADDRESS,
@@ -57,6 +56,7 @@ class Urls(PhotoSource):
     """The addresses of a file, in its order; a line without one is a failed row that names the line."""
 
     reads_pages = True
+    repeats = "addresses that the list names again"
 
     @classmethod
     def make(cls, request: SourceRequest) -> Self:
@@ -78,13 +78,9 @@ class Urls(PhotoSource):
 
     def items(self) -> Iterator[PhotoItem]:
         """One item a row. Raises UsageError where no column holds addresses."""
-        seen = KeySet()
         try:
             for line, record in self._peeked(self._judged(self._records())):
-                item = self._item(line, record)
-                if not seen.add((item.photo.source_id, "", "")):
-                    self.ignored["addresses that the list names again"] += 1
-                yield item
+                yield self._item(line, record)
         except _UNREADABLE as error:
             raise AuthfaceError(f"cannot read {one_line(self._path)}: {first_line(error, 300)}") from error
 

@@ -19,7 +19,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from authface.console import Console
-from authface.curate.fetch.keys import KeySet
 from authface.curate.fetch.ledger import FinishedPhoto
 from authface.curate.fetch.run import fetch
 from authface.curate.fetch.sources import PhotoItem, PhotoSource, camera, make_source, parse_positive
@@ -332,18 +331,6 @@ def test_any_exif_block_is_a_camera_or_none(data: bytes, headed: bool) -> None:
 def test_any_value_is_a_positive_number_or_none(value: object) -> None:
     number = parse_positive(value)
     assert number is None or 0 < number < float("inf")
-
-
-@given(st.lists(st.tuples(st.just("urls"), st.text(), st.just(""))), st.integers(1, 5))
-def test_a_key_is_new_once(keys: list[tuple[str, str, str]], merge: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("authface.curate.fetch.keys._MERGE", merge)
-        half = len(keys) // 2
-        seen, model = KeySet(keys[:half]), set(keys[:half])
-        for key in keys[half:]:
-            assert seen.add(key) is (key not in model)
-            model.add(key)
-        assert all(key in seen for key in model)
 
 
 def test_an_item_is_small() -> None:

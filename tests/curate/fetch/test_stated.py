@@ -20,6 +20,7 @@ from authface.curate.fetch.run import fetch
 from authface.curate.fetch.sources import PhotoItem, PhotoSource
 from authface.curate.settings import FetchSettings
 from authface.records import Photo
+from authface.store.journal import Tombstone, bury, item_hash
 from authface.store.photoset import PhotoSet, Table
 from authface.store.statements import is_stated, strictest, strictness
 from tests.conftest import Done, authface
@@ -111,6 +112,16 @@ def test_a_list_that_names_a_photo_twice_says_both(urls: list[str], tmp_path: Pa
     bring(root, path)
     bring(root, listed(path, (urls[0], "", "CC BY 4.0"), (urls[0], "", "CC0")))
     assert licences(root) == {"a": "CC BY 4.0"}, "nobody says NC any more"
+
+
+def test_what_a_list_names_again_is_told_of_new_known_and_forgotten_photos(urls: list[str], tmp_path: Path) -> None:
+    root, rows = tmp_path / "set", [(url, "", "CC0") for url in (urls[0], urls[0], urls[1], urls[1], urls[2])]
+    path = listed(tmp_path / "list.csv", *rows)
+    for _ in range(2):
+        assert "skipped 2: 2 addresses that the list names again\n" in bring(root, path).stderr
+    bury(PhotoSet(root), [Tombstone(photo="", item=item_hash("urls", urls[1]))])
+    told = "skipped 4: 2 addresses that the list names again, 2 forgotten before\n"
+    assert told in bring(root, path).stderr
 
 
 def test_what_is_not_asked_for_withdraws_nothing(urls: list[str], photos: list[bytes], tmp_path: Path) -> None:
