@@ -20,7 +20,7 @@ _ROUNDS = 4
 _MIDDLE_SAMPLE = 1 << 13
 AT_ONCE = 1 << 12
 """Vectors read at a time."""
-_LOOKED_AT = 1 << 10
+_LOOKED_AT = 1 << 9
 """Vectors that cells are looked up of at a time."""
 
 
