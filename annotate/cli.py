@@ -348,7 +348,7 @@ def rebuild(
 
 
 def _rebuilt_text(done: Rebuilt, set: Path, manifest: str) -> str:
-    from authface.annotate.rebuild.run import WORDS
+    from authface.annotate.rebuild.drift import WORDS
     from authface.store.photoset import TO_FETCH
 
     here = one_line(set)

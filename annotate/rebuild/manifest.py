@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.models.hub import download_dataset
+from authface.store.numbers import NumberMap, text_number
 from authface.store.rows import column_names, read_rows, reading
 
 PATTERN = "manifest/*.parquet"
@@ -162,15 +163,16 @@ class DatasetManifest:
         found = {str(tag.get("annotator")) for tags in lists for tag in tags if isinstance(tag, dict)}
         return sorted(name for name in found if re.fullmatch(ANNOTATOR, name))
 
-    def groups(self, part_of: Mapping[str, int]) -> dict[int, list[RowGroup]]:
-        """By part: where the manifest speaks of its photos, whose parts `part_of` names; read once."""
+    def groups(self, part_of: NumberMap) -> dict[int, list[RowGroup]]:
+        """By part: where the manifest speaks of its photos, whose parts `part_of` tells by `text_number`; read once."""
         found: dict[int, list[RowGroup]] = defaultdict(list)
         for number, path in enumerate(self._paths):
             with reading(path), pq.ParquetFile(path) as file:
                 for group in range(file.num_row_groups):
+                    where = (number, group)
                     ids = file.read_row_group(group, ["photo_id"]).column(0).cast(pa.string()).to_pylist()
-                    for part in {part_of[photo] for photo in ids if photo in part_of}:
-                        found[part].append((number, group))
+                    for part in set(part_of.get(map(text_number, filter(None, ids)))) - {-1}:
+                        found[part].append(where)
         return found
 
     def entries(self, photo_ids: Collection[str], groups: Iterable[RowGroup]) -> Iterator[Entry | BadManifestRow]:

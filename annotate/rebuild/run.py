@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Final, Literal
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from authface.annotate.export.formats import pixels_sha256
 from authface.annotate.export.rows import MEASURES, ORIGIN, SPLITS
+from authface.annotate.rebuild.drift import DRIFT, DriftedRow, DriftKind, missing
 from authface.annotate.rebuild.manifest import BadManifestRow, DatasetManifest, Entry, Origin, RowGroup
 from authface.console import Console
 from authface.engine.runner import PartInput, run
@@ -31,8 +32,8 @@ from authface.faces.geometry import align, crop_to_photo, photo_points, whole_qu
 from authface.files import is_local, replacing, sweep
 from authface.imaging import decode as images
 from authface.records import Crop, Face, Person, Photo, Score, Tag, Tags, now
-from authface.store.journal import Forgotten
 from authface.store.lock import check_lease
+from authface.store.numbers import NumberMap, NumberSet, text_number
 from authface.store.photoset import REBUILD, TO_FETCH, PhotoSet, Provenance, Table
 from authface.store.statements import name_of_list, restated
 
@@ -156,37 +157,6 @@ def tags_row(entry: Entry, annotator: str) -> Tags:
     return Tags(id=entry.id, annotator=annotator, tags=tags)
 
 
-DRIFT = "rebuild/drift.jsonl"
-"""Rows of the manifest that the set lacks or holds otherwise."""
-
-DriftKind = Literal[
-    "to_fetch", "no_address", "gone", "changed", "forgotten", "bad_row", "repeated", "failed", "pixels", "retouched"
-]
-WORDS: Final[dict[DriftKind, str]] = {
-    "to_fetch": "photo not fetched yet",
-    "no_address": "photo without an address: it has to come from a folder",
-    "gone": "photo could not be fetched",
-    "changed": "photo has other bytes at its address now",
-    "forgotten": "photo that this set was told to forget",
-    "bad_row": "row of the manifest that cannot be used",
-    "repeated": "row of the manifest that was there before",
-    "failed": "crop that could not be cut",
-    "pixels": "crop whose pixels differ",
-    "retouched": "crop that was retouched by hand: it is here as it was before",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class DriftedRow:
-    """One line of ``rebuild/drift.jsonl``; there is none of a forgotten photo, which is counted only."""
-
-    id: str
-    photo_id: str
-    kind: DriftKind
-    detail: str = ""
-    file_url: str = ""
-
-
 @dataclass
 class Rebuilt:
     """What a run did."""
@@ -221,18 +191,17 @@ def rebuild(photoset: PhotoSet, manifest: DatasetManifest, console: Console, *, 
     for table in (photoset.measured, photoset.faces, photoset.crops):
         if any(meta is None or meta.provenance.step != REBUILD for meta in table.metas().values()):
             raise UsageError(f"{here} has {table.folder.name} of its own: rebuild into another set")
-    found, asked = Rebuilt(len(manifest)), set[str]()
+    found, asked = Rebuilt(len(manifest)), NumberSet()
     held = _photo_parts(photoset)
     with _lines(photoset, DRIFT) as drift, _lines(photoset, TO_FETCH) as urls:
-        for origin, line in _missing(photoset, manifest.origins(), held):
+        for origin, line in missing(photoset, manifest.origins(), held):
             found.told(line, drift)
-            if line.kind == "to_fetch" and origin.photo_id not in asked:
-                asked.add(origin.photo_id)
+            if line.kind == "to_fetch" and asked.add(text_number(origin.photo_id)):
+                found.to_fetch += 1
                 urls.write(_url_line(origin))
         for line in _write_tables(photoset, manifest, console, held, workers):
             found.told(line, drift)
     found.crops = photoset.crops.counts()["kept"]
-    found.to_fetch = len(asked)
     return found
 
 
@@ -248,54 +217,26 @@ def _lines(photoset: PhotoSet, name: str) -> Iterator[IO[bytes]]:
         check_lease(path)
 
 
-def _photo_parts(photoset: PhotoSet) -> dict[str, int]:
-    """The part of every kept photo by its id."""
-    table = photoset.photos
-    rows = ((part, *row) for part in table.parts() for row in table.columns(part, ["id", "status"]))
-    return {photo_id: part for part, photo_id, status in rows if status == "kept"}
+def _photo_parts(photoset: PhotoSet) -> NumberMap:
+    """The part of every kept photo by the `text_number` of its id."""
+    parts = photoset.photos.parts()
+    return NumberMap((text_number(photo_id), part) for part in parts for photo_id in _kept_ids(photoset, part))
 
 
-def _missing(
-    photoset: PhotoSet, origins: Iterable[Origin], held: Mapping[str, int]
-) -> Iterator[tuple[Origin, DriftedRow]]:
-    """Rows whose photo is not in the set, and why."""
-    forgotten = Forgotten.of(photoset)
-    at_address: dict[str, tuple[str, str, str]] = {}
-    for part in photoset.photos.parts():
-        for url, status, reason, detail in photoset.photos.columns(part, ["file_url", "status", "reason", "detail"]):
-            if url:
-                at_address[url] = (status, reason, detail)
-    for origin in origins:
-        if origin.photo_id not in held:
-            kind, detail = _why_missing(origin, forgotten, at_address.get(origin.file_url))
-            yield origin, DriftedRow(origin.id, origin.photo_id, kind, detail, origin.file_url)
-
-
-def _why_missing(origin: Origin, forgotten: Forgotten, there: tuple[str, str, str] | None) -> tuple[DriftKind, str]:
-    by = (origin.photographer, origin.photographer_url)
-    if forgotten.holds(photo_id=origin.photo_id, source=origin.source, source_id=origin.source_id, photographers=by):
-        return "forgotten", ""
-    if there is not None:
-        status, reason, detail = there
-        if status == "kept" or reason == "duplicate":
-            return "changed", "the bytes at its address are of another photo"
-        return "gone", one_line(f"{reason}: {detail}", 200)
-    return ("to_fetch", "") if origin.file_url.startswith(("https://", "http://")) else ("no_address", "")
+def _kept_ids(photoset: PhotoSet, part: int) -> Iterator[str]:
+    return (id for id, status in photoset.photos.columns(part, ["id", "status"]) if status == "kept")
 
 
 def _write_tables(
-    photoset: PhotoSet, manifest: DatasetManifest, console: Console, held: Mapping[str, int], workers: int
+    photoset: PhotoSet, manifest: DatasetManifest, console: Console, held: NumberMap, workers: int
 ) -> Iterator[DriftedRow]:
     """Write the tables, part by part of the photos, and tell the rows that are not as they were."""
     key = manifest.key
     annotators = manifest.annotators() or ["measured"]
-    photos: dict[int, set[str]] = {part: set() for part in photoset.photos.parts()}
-    for photo_id, part in held.items():
-        photos[part].add(photo_id)
-    groups = manifest.groups(held)
-    usable = {part: partial(_usable, manifest, ids, groups.get(part, [])) for part, ids in photos.items()}
+    groups, parts = manifest.groups(held), photoset.photos.parts()
+    usable = {part: partial(_usable, photoset, part, manifest, groups.get(part, [])) for part in parts}
     inputs = []
-    for part in photos:
+    for part in parts:
         entries, bad = usable[part]()
         yield from bad
         files = _write_faces(photoset, part, entries, key)
@@ -303,18 +244,18 @@ def _write_tables(
         assert meta is not None
         inputs.append(PartInput(part, len(entries), meta.digest, partial(_manifest_faces, usable[part], files)))
     run(CutStep(photoset.root, key), inputs, photoset.crops, console, workers=workers)
-    for part in photos:
+    for part in parts:
         yield from _write_people_and_tags(photoset, part, usable[part]()[0], annotators, key)
 
 
 Usable = tuple[list[Entry], list[DriftedRow]]
 
 
-def _usable(manifest: DatasetManifest, photo_ids: set[str], groups: list[RowGroup]) -> Usable:
-    """The rows of some photos, each face once, and those that are of no use."""
+def _usable(photoset: PhotoSet, part: int, manifest: DatasetManifest, groups: list[RowGroup]) -> Usable:
+    """The rows of a part's photos, each face once, and those that are of no use."""
     entries: dict[str, Entry] = {}
     drift = []
-    for row in manifest.entries(photo_ids, groups):
+    for row in manifest.entries(set(_kept_ids(photoset, part)), groups):
         if isinstance(row, BadManifestRow):
             drift.append(DriftedRow(row.id, row.photo_id, "bad_row", row.detail))
         elif row.id in entries:

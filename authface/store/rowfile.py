@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 import weakref
 from array import array
@@ -154,8 +153,3 @@ class IdFile:
                 raise AuthfaceError(f"{one_line(id, 100)} is no id: it has 1 to {self.LONGEST} letters of ASCII")
         coded = np.array(list(ids), f"S{self.LONGEST}")
         self._rows.append(coded.view(np.uint8).reshape(len(coded), self.LONGEST))
-
-
-def text_number(text: str) -> int:
-    """A number of 64 bits for a text. Of a million texts two have the same once in 37 million sets."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=8).digest(), "little")

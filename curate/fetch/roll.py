@@ -14,8 +14,8 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.curate.fetch.keys import Key, NumberSet, key_number
-from authface.store.rowfile import text_number
+from authface.curate.fetch.keys import Key, key_number
+from authface.store.numbers import NumberSet, text_number
 
 Mark = Literal[1, 2, 4, 8]
 LISTED: Final = 1

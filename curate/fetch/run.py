@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from authface.console import Console
 from authface.curate.fetch.hosts import Deferred, Interrupted, Paused, Wait, WebError
-from authface.curate.fetch.keys import NumberSet, photo_key
+from authface.curate.fetch.keys import photo_key
 from authface.curate.fetch.ledger import Lanes, Retries, UnwrittenRows
 from authface.curate.fetch.optouts.judge import Level, OptedOut, judged, rejudge
 from authface.curate.fetch.optouts.sites import OptOuts, PhotoWatch
@@ -36,6 +36,7 @@ from authface.faces.detector import RetinaFace
 from authface.imaging import decode as images
 from authface.records import Photo, Status, now
 from authface.store.journal import REASON, Forgotten, blank, bury, tombstone
+from authface.store.numbers import NumberSet
 from authface.store.photoset import PhotoSet, Provenance
 from authface.store.statements import repeated_row
 

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.curate.settings import SplitSettings
+from authface.store.numbers import text_number
 from authface.store.photoset import PhotoSet
-from authface.store.rowfile import IdFile, text_number
+from authface.store.rowfile import IdFile
 
 SPLITS = ("train", "val", "test")
 """If faces of several splits come together, the earlier split in this list wins."""

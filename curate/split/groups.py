@@ -23,8 +23,9 @@ from authface.faces.geometry import crop_points
 from authface.faces.identity import Embedder, SeenFace, make_embedder, weights_sha256
 from authface.imaging import decode as images
 from authface.records import Crop, Embedding
+from authface.store.numbers import text_number
 from authface.store.photoset import PhotoSet, Provenance
-from authface.store.rowfile import IdFile, RowFile, text_number
+from authface.store.rowfile import IdFile, RowFile
 from authface.store.statements import DUPLICATE
 
 VERSION = 1

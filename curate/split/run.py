@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.console import Console
-from authface.curate.fetch.keys import NumberSet
 from authface.curate.settings import SplitSettings
 from authface.curate.split.dealing import NO_SPLIT, SPLITS, assign, former_splits
 from authface.curate.split.groups import Embed, SplitFaces, groups_of, kept_crops, read_faces
@@ -43,8 +42,8 @@ from authface.engine.runner import PartInput, parts_of, run
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.faces.identity import usual_products, weights_sha256
 from authface.records import Crop, Person, Rival
+from authface.store.numbers import NumberSet, text_number
 from authface.store.photoset import PhotoSet, Provenance
-from authface.store.rowfile import text_number
 
 VERSION = 1
 _AT_ONCE = 1 << 12

@@ -18,7 +18,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Self
 
-from authface.curate.fetch.keys import NumberSet
 from authface.curate.fetch.sources import (
     PhotoItem,
     PhotoSource,
@@ -43,7 +42,7 @@ from authface.curate.fetch.web import Web
 from authface.curate.settings import FetchSettings
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.records import Camera, Photo
-from authface.store.rowfile import text_number
+from authface.store.numbers import NumberSet, text_number
 
 LICENCE = "Unsplash Dataset Lite: internal commercial or non-commercial use, no redistribution"
 TERMS = "TERMS.md of github.com/unsplash/datasets"

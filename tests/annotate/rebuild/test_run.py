@@ -31,6 +31,7 @@ from authface.errors import UsageError
 from authface.imaging import decode as images
 from authface.inspect.status import next_step
 from authface.store.journal import bury, tombstone
+from authface.store.numbers import NumberMap, text_number
 from authface.store.photoset import PhotoSet
 from tests import conftest
 from tests.conftest import Done
@@ -229,12 +230,12 @@ def test_each_part_reads_its_own_row_groups(make_set: MakeSet, tmp_path: Path, m
     manifest = DatasetManifest([tmp_path / f"{number}.parquet" for number in range(2)])
     ids = whole.column("photo_id").to_pylist()
     part_of = {photo: at // 4 for at, photo in enumerate(ids)}
-    groups = manifest.groups(part_of)
+    groups = manifest.groups(NumberMap((text_number(photo), part) for photo, part in part_of.items()))
     assert groups == {0: [(0, 0), (0, 1)], 1: [(0, 2), (1, 0)], 2: [(1, 1), (1, 2)]}
     for part, where in groups.items():
         wanted = {photo for photo in ids if part_of[photo] == part}
         assert [row.photo_id for row in manifest.entries(wanted, where)] == ids[4 * part : 4 * part + 4]
-    assert manifest.groups({"x": 0}) == {} and len(manifest) == 12
+    assert manifest.groups(NumberMap([(text_number("x"), 0)])) == {} and len(manifest) == 12
 
 
 def test_a_set_of_its_own_and_what_is_no_manifest_are_refused(make_set: MakeSet, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authface.curate.fetch.keys import Key, NumberSet
+from authface.curate.fetch.keys import Key
 from authface.curate.fetch.roll import CLAIMED, LISTED, MET, UNNAMED, Mark, Roll, Said
 
 KEYS = st.tuples(st.sampled_from(["urls", "folder"]), st.text(max_size=3), st.sampled_from(["", "2026 1"]))
@@ -43,7 +43,7 @@ def test_a_mark_is_new_once_and_no_other_is_made(known: list[Key], marks: list[t
 )
 def test_what_was_said_is_held_and_nothing_else(known: int, told: list[tuple[int, str, str]], merge: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("authface.curate.fetch.keys._MERGE", merge)
+        patch.setattr("authface.store.numbers._MERGE", merge)
         said, model = Said(known, KINDS), set[tuple[int, str, str]]()
         for number, kind, text in told:
             if number < known:
@@ -53,18 +53,6 @@ def test_what_was_said_is_held_and_nothing_else(known: int, told: list[tuple[int
             for kind in KINDS:
                 for text in TEXTS:
                     assert said.holds(number, kind, text) is ((number, kind, text) in model)
-
-
-@given(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 9)), st.integers(1, 5))
-def test_a_number_is_new_once(numbers: list[int], merge: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("authface.curate.fetch.keys._MERGE", merge)
-        half = len(numbers) // 2
-        seen, model = NumberSet(numbers[:half]), set(numbers[:half])
-        for number in numbers[half:]:
-            assert seen.add(number) is (number not in model)
-            model.add(number)
-        assert all(number in seen for number in model)
 
 
 def test_what_is_noted_of_a_known_photo_takes_17_bytes() -> None:
