@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.curate.filter.hamming import HammingIndex, distances, pairs_within
+from authface.curate.filter.hamming import HammingIndex
+from authface.curate.filter.join import pairs_within
+from authface.curate.filter.pieces import distances, last_word
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.records import Face
 from authface.store.rows import SortedRows
@@ -47,6 +49,8 @@ _BLOCK = 512
 """Rows of a chunk searched at a time; among themselves they are compared pair by pair."""
 _ODD_ACROSS = np.packbits(np.arange(BITS) % FREQUENCIES % 2)
 """The bits of frequencies that are odd across the face."""
+_TURNS = (np.zeros_like(_ODD_ACROSS), _ODD_ACROSS)
+"""What makes a hash that of the face as it is, and of its mirror image."""
 _PLACE = "photo, left, top, right, bottom"
 _SAME_PLACE = 0.1
 """Shared area over joint area from which two boxes of one photo may hold the same face."""
@@ -64,10 +68,32 @@ def find_duplicates(faces: Iterable[Face], radius: int = RADIUS) -> dict[str, tu
     if not 0 <= radius <= BITS:
         raise UsageError(f"a radius of {radius} bits: the hash of a face has {BITS}")
     with _Ranked(faces) as ranked:
+        some = np.flatnonzero(_not_alone(ranked.codes, radius))
+
+        def may_repeat(row: int, better: int) -> bool:
+            return ranked.may_repeat(int(some[row]), int(some[better]))
+
         return {
-            ranked.id(row): (ranked.id(better), bits)
-            for row, (bits, better) in sorted(_nearest(ranked.codes, radius, ranked.may_repeat).items())
+            ranked.id(int(some[row])): (ranked.id(int(some[better])), bits)
+            for row, (bits, better) in sorted(_nearest(ranked.codes[some], radius, may_repeat).items())
         }
+
+
+def _not_alone(codes: NDArray[np.uint8], radius: int) -> NDArray[np.bool_]:
+    """(n,) whether another of (n, 18) hashes is within the radius.
+
+    Where thousands of faces are near one another, most are told by the next one in order, not by all pairs of them.
+    """
+    found = np.zeros(len(codes), np.bool_)
+    order = np.argsort(last_word(codes))
+    for start in range(0, len(codes), _AT_ONCE):
+        some = order[start : start + _AT_ONCE + 1]
+        near = np.bitwise_count(codes[some[1:]] ^ codes[some[:-1]]).sum(axis=1, dtype=np.int64) <= radius
+        found[some[1:][near]] = found[some[:-1][near]] = True
+    del order
+    for numbers, others in pairs_within(codes, radius, _TURNS, found):
+        found[numbers] = found[others] = True
+    return found
 
 
 def _nearest(
@@ -122,7 +148,7 @@ def near_codes(codes: NDArray[np.uint8], radius: int = RADIUS) -> Iterator[tuple
     first = np.sort(order[~again])
     del order, again, whole
     codes = codes[first]
-    for numbers, others in pairs_within(codes, radius, (np.copy, mirrored)):
+    for numbers, others in pairs_within(codes, radius, _TURNS):
         yield from zip(first[numbers].tolist(), first[others].tolist(), strict=True)
 
 

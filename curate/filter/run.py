@@ -14,12 +14,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from authface.console import Console
+from authface.curate.filter.columns import MEASURES, within_limits
 from authface.curate.filter.duplicates import find_duplicates
 from authface.curate.filter.measure import (
     DIGITS,
@@ -28,7 +30,6 @@ from authface.curate.filter.measure import (
     Neighbours,
     in_order,
     judge,
-    judge_alone,
     judge_score,
     make_metric,
     rejected,
@@ -226,12 +227,17 @@ def known_scores(photoset: PhotoSet, settings: FilterSettings) -> Scores:
 
 
 def _good(photoset: PhotoSet, settings: FilterSettings) -> Iterator[Face]:
+    """The faces that break no limit, as far as `find_duplicates` looks at them."""
+    asked = ("id", "photo_id", "box", "size", "sharpness", "hash")
     for part in photoset.measured.parts():
-        rows = photoset.measured.rows(part)
-        in_photo = Counter(face.photo_id for face in rows)
-        for face in rows:
-            if judge_alone(face, in_photo[face.photo_id], settings).status == "kept":
-                yield face
+        rows = photoset.measured.arrow(part, [*dict.fromkeys((*asked, "index", "status", *MEASURES))])
+        good = within_limits(rows, settings).tolist()
+        columns = (compress(rows.column(name).to_pylist(), good) for name in asked)
+        for name, photo, box, size, sharpness, text in zip(*columns, strict=True):
+            place = box and tuple(box)
+            yield Face(
+                id=name, photo_id=photo, photo_file="", index=0, box=place, size=size, sharpness=sharpness, hash=text
+            )
 
 
 def _candidates(

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from authface.curate.filter.columns import MEASURES, Column, Mask, passes
 from authface.curate.filter.measure import ANGLES, LIMITS, in_order
 from authface.curate.filter.run import learned_reviewer
 from authface.curate.learn.fit import LIMITS as KEEP_LIMITS
@@ -23,9 +23,6 @@ from authface.curate.settings import FilterSettings, lower_better
 from authface.errors import UsageError, one_line, shell_word
 from authface.files import room_for_large, write_errors
 from authface.store.photoset import PhotoSet
-
-Column = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 ROUND = 5
@@ -133,18 +130,17 @@ def sweep(photoset: PhotoSet, settings: FilterSettings) -> list[Sweep]:
 
     The metrics of pyiqa follow, over the faces of the table `faces` that have their score.
     """
-    names = list(dict.fromkeys(limit.measure for limit in LIMITS))
     limits = [float(getattr(settings, limit.setting)) for limit in LIMITS]
     with tempfile.TemporaryFile(prefix="authface-", dir=room_for_large()) as file:
-        measures = _Measures(file, names)
+        measures = _Measures(file, MEASURES)
         policy = np.concatenate([np.empty(0, np.bool_), *_measured(photoset, settings, measures)])
         refused = np.zeros(len(policy), np.uint8)
         for limit, bound in zip(LIMITS, limits, strict=True):
-            refused += ~_passes(measures.column(limit.measure), bound, limit.least)
+            refused += ~passes(measures.column(limit.measure), bound, limit.least)
         found = []
         for limit, bound in zip(LIMITS, limits, strict=True):
             column = measures.column(limit.measure)
-            others = policy & (refused == ~_passes(column, bound, limit.least))
+            others = policy & (refused == ~passes(column, bound, limit.least))
             found.append(_sweep(limit.setting, column, bound, limit.least, others))
     return found + _metrics(photoset, settings)
 
@@ -175,7 +171,7 @@ def _sweep(setting: str, column: Column, bound: float, least: bool, others: Mask
         tuple(
             Threshold(
                 value,
-                int((passing := there & _passes(column, value, least)).sum()),
+                int((passing := there & passes(column, value, least)).sum()),
                 int((passing & others).sum()),
                 value == bound,
             )
@@ -196,11 +192,6 @@ def _values(column: Column, bound: float) -> list[float]:
     about = [round((middle + at) * step, 9) for at in range(-ROUND, ROUND + 1)]
     low, high = float(column.min()), float(column.max())
     return sorted({bound, *quantiles, *(value for value in about if low <= value <= high)})
-
-
-def _passes(column: Column, bound: float, least: bool) -> Mask:
-    """Which values pass the limit; a missing measure (NaN) passes."""
-    return np.asarray(~(column < bound) if least else ~(column > bound))
 
 
 class _Measures:

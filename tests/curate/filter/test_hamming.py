@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authface.curate.filter import hamming
-from authface.curate.filter.hamming import HammingIndex, distances, pairs_within
+from authface.curate.filter import hamming, pieces
+from authface.curate.filter.hamming import HammingIndex
+from authface.curate.filter.pieces import distances
 
 
 def near_codes(seed: int, count: int) -> np.ndarray:
@@ -28,7 +29,7 @@ def test_all_pairs_within_the_radius_and_no_others(plan: list[int] | None, seed:
     apart = distances(codes, codes)
     with patch.multiple(hamming, _AT_ONCE=at_once, _QUERIES=7):
         if plan is not None:
-            with patch.object(hamming, "_plan", lambda *_: plan):
+            with patch.object(pieces, "plan", lambda *_: plan):
                 check(codes, radius, apart)
         else:
             check(codes, radius, apart)
@@ -39,9 +40,3 @@ def check(codes: np.ndarray, radius: int, apart: np.ndarray) -> None:
     for brief in (False, True):
         found = HammingIndex(codes, radius, brief=brief).search(codes)
         assert list(zip(*(column.tolist() for column in found), strict=True)) == expected
-    pairs = {
-        (row, number)
-        for rows, numbers in pairs_within(codes, radius, (np.copy,))
-        for row, number in zip(rows.tolist(), numbers.tolist(), strict=True)
-    }
-    assert pairs == {(row, number) for row, number, _ in expected if number < row}
