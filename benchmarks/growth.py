@@ -180,7 +180,12 @@ def commands(root: Path, photo: str) -> dict[str, list[str]]:
         "curate report": ["curate", "report", str(root)],
         "curate credits": ["curate", "credits", str(root)],
         "annotate export --format manifest": ["annotate", "export", str(root), "--format", "manifest"],
-        "annotate rebuild (nothing there)": ["annotate", "rebuild", str(root / "exports" / "manifest"), f"{root}-again"],
+        "annotate rebuild (nothing there)": [
+            "annotate",
+            "rebuild",
+            str(root / "exports" / "manifest"),
+            f"{root}-again",
+        ],
         "curate forget PHOTO": ["curate", "forget", str(root), photo],
         "curate filter (judged anew)": ["curate", "filter", str(root), "--workers", "1", *again],
     }
