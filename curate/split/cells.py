@@ -56,13 +56,13 @@ class Cells:
             centres = self._own_centres
             for start in range(0, len(vectors), _LOOKED_AT):
                 some = self._centred(vectors[start : start + _LOOKED_AT])
-                wide = _largest(some @ self._centres.T, min(_WIDE, self.wide))
+                wide = largest(some @ self._centres.T, min(_WIDE, self.wide))
                 near = np.empty((wide.size, self.own), np.float32)
                 order, ends = np.argsort(wide.ravel(), kind="stable"), np.cumsum(np.bincount(wide.ravel()))
                 for number, asked in enumerate(np.split(order, ends[:-1])):
                     own = centres[number * self.own : (number + 1) * self.own]
                     near[asked] = some[asked // wide.shape[1]] @ own.T
-                best = _largest(near.reshape(len(some), -1), self.meetings)
+                best = largest(near.reshape(len(some), -1), self.meetings)
                 within = np.take_along_axis(wide, best // self.own, axis=1)
                 found[start : start + len(some)] = within * self.own + best % self.own
         return found
@@ -103,7 +103,7 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)
 
 
-def _largest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+def largest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     """(n, count) columns of the largest of each row, in any order: what `np.argpartition` gives, in half the time."""
     rows, columns = values.shape
     limit = np.partition(values, columns - count, axis=1)[:, columns - count]
