@@ -20,8 +20,10 @@ _ROUNDS = 4
 _MIDDLE_SAMPLE = 1 << 13
 AT_ONCE = 1 << 12
 """Vectors read at a time."""
-_LOOKED_AT = 1 << 9
+_LOOKED_AT = 1 << 11
 """Vectors that cells are looked up of at a time."""
+_ROWS = 1 << 8
+"""Rows whose largest are looked for at a time."""
 
 
 class Cells:
@@ -105,10 +107,12 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def largest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     """(n, count) columns of the largest of each row, in any order: what `np.argpartition` gives, in half the time."""
-    rows, columns = values.shape
-    limit = np.partition(values, columns - count, axis=1)[:, columns - count]
-    at = np.flatnonzero(values >= limit[:, None])
-    if len(at) != rows * count:  # some are equal, or no numbers
-        at = np.argpartition(values, columns - count, axis=1)[:, columns - count :]
-    column: NDArray[np.int64] = (at % columns).reshape(rows, count)
-    return column
+    columns = np.empty((len(values), count), np.int64)
+    for start in range(0, len(values), _ROWS):
+        some = values[start : start + _ROWS]
+        limit = np.partition(some, -count, axis=1)[:, -count]
+        at = np.flatnonzero(some >= limit[:, None])
+        if len(at) != len(some) * count:  # some are equal, or no numbers
+            at = np.argpartition(some, -count, axis=1)[:, -count:]
+        columns[start : start + _ROWS] = (at % values.shape[1]).reshape(-1, count)
+    return columns
