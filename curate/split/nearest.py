@@ -33,9 +33,9 @@ def pairs_alike(faces: Faces, least: float, most: int) -> Iterator[tuple[NDArray
     """(k, 2) numbers of faces whose likeness is `least` or more, and (k,) that likeness; the highest first.
 
     Each pair once, the smaller number first, in several turns, where the one is among the `most` likest of the other.
-    Of more than `FLAT_ROWS` faces some pairs are missed (benchmarks/neighbours.py). Time grows with n, but for the look
-    for the cells, a small part of it that grows with n^1.5, and but for a person of thousands of faces: these are in
-    few cells, which all of them are compared in. 3 to 6 kB of temporary files a face of 128 numbers.
+    Of more than `FLAT_ROWS` faces some pairs are missed (benchmarks/neighbours.py). Time grows with n but for the look
+    for the cells, half of it at 400,000 faces, which grows with n^1.5, and for a person of thousands of faces: these
+    are in few cells, which all of them are compared in. 3 to 6 kB of temporary files a face of 128 numbers.
     """
     found = np.zeros(len(faces.vectors), np.int32)
     for pairs, values in _alike(faces, faces, least, most).read():
