@@ -42,7 +42,7 @@ class Embedder(Protocol):
     """Turns faces into unit vectors whose dot product says how alike two of them are, up to 1."""
 
     def embed(self, faces: Sequence[SeenFace]) -> NDArray[np.float32]:
-        """(n, length) unit vectors. Raises ImageError: `landmarks` lie on one spot, an `embedding` is not of numbers."""
+        """(n, length) unit vectors. Raises ImageError: `landmarks` on one spot, an `embedding` that is no numbers."""
 
 
 def make_embedder(name: str, weights: str = "") -> Embedder:

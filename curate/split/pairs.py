@@ -52,7 +52,7 @@ def _place(key: NDArray[np.int32]) -> NDArray[np.int64]:
 
 
 def _turns(rows: NDArray[np.int32]) -> Iterator[tuple[NDArray[np.int32], NDArray[np.float32]]]:
-    """The pairs of a range in order, some at a time where many are of nearly one value: to sort takes 150 bytes each."""
+    """The pairs of a range in order; many of nearly one value some at a time, for to sort takes 150 bytes each."""
     for column, turn in ((2, -1), (0, 1)):  # falling values, then rising numbers
         told = rows[:, column]
         if len(rows) > _MOST and (told != told[0]).any():
