@@ -90,13 +90,17 @@ def _evenly(count: int, most: int) -> NDArray[np.int64]:
 
 
 def _fit(sample: NDArray[np.float32], cells: int) -> NDArray[np.float32]:
-    """(cells, length) unit centres by k-means (Lloyd 1982); a centre that nothing is near to stays where it is."""
+    """(cells, length) unit centres by k-means (Lloyd 1982); one that nothing is near to is 0, which is near to nothing.
+
+    Of many equal vectors it would be another's equal: which of the two is nearer to them, rounding would decide.
+    """
     centres = _unit(sample[np.linspace(0, len(sample) - 1, cells).astype(np.int64)])
     for _ in range(_ROUNDS):
         batches = range(0, len(sample), _LOOKED_AT)
         cell = np.concatenate([(sample[at : at + _LOOKED_AT] @ centres.T).argmax(axis=1) for at in batches])
         order, sizes = np.argsort(cell, kind="stable"), np.bincount(cell, minlength=cells)
         used = np.flatnonzero(sizes)
+        centres = np.zeros_like(centres)
         centres[used] = _unit(np.add.reduceat(sample[order], (np.cumsum(sizes) - sizes)[used], axis=0))
     return centres
 

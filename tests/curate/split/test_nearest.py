@@ -119,6 +119,17 @@ def test_cells_are_of_like_size_and_hold_what_is_near() -> None:
     assert not few.of(vectors[:10]).any() and few.of(vectors[:10]).shape == (10, 1)
 
 
+def test_equal_faces_meet_wherever_they_stand() -> None:
+    """Of equal centres rounding decided, which is another in each row: half of the faces met the other half nowhere."""
+    rng = np.random.default_rng(0)
+    vectors = unit(rng.standard_normal(128) / 128**0.5 + 0.04 * rng.standard_normal((10_000, 128)))
+    same = np.flatnonzero(rng.random(10_000) < 0.5)
+    vectors[same] = vectors[same[0]]
+    made = Cells(vectors, 1000)
+    found = np.concatenate([made.of(vectors[at : at + 4096]) for at in range(0, 10_000, 4096)])
+    assert np.bincount(found[same].ravel()).max() == len(same)
+
+
 @pytest.mark.parametrize("count", [0, 1, 30])
 def test_faces_that_are_all_the_same_are_found_once(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nearest, "FLAT_ROWS", 20)
