@@ -42,7 +42,7 @@ class Embedder(Protocol):
     """Turns faces into unit vectors whose dot product says how alike two of them are, up to 1."""
 
     def embed(self, faces: Sequence[SeenFace]) -> NDArray[np.float32]:
-        """(n, length) unit vectors. Raises ImageError (`landmarks`) for points that lie on one spot."""
+        """(n, length) unit vectors. Raises ImageError: `landmarks` on one spot, an `embedding` that is no numbers."""
 
 
 def make_embedder(name: str, weights: str = "") -> Embedder:
@@ -199,4 +199,6 @@ def _dlib_chip(face: SeenFace) -> NDArray[np.uint8]:
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    if not np.isfinite(vectors).all():
+        raise ImageError("embedding", "face recognition gave numbers that are none: they are like no face")
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)

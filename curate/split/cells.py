@@ -20,8 +20,10 @@ _ROUNDS = 4
 _MIDDLE_SAMPLE = 1 << 13
 AT_ONCE = 1 << 12
 """Vectors read at a time."""
-_LOOKED_AT = 1 << 9
+_LOOKED_AT = 1 << 11
 """Vectors that cells are looked up of at a time."""
+_ROWS = 1 << 8
+"""Rows whose largest are looked for at a time."""
 
 
 class Cells:
@@ -56,13 +58,13 @@ class Cells:
             centres = self._own_centres
             for start in range(0, len(vectors), _LOOKED_AT):
                 some = self._centred(vectors[start : start + _LOOKED_AT])
-                wide = _largest(some @ self._centres.T, min(_WIDE, self.wide))
+                wide = largest(some @ self._centres.T, min(_WIDE, self.wide))
                 near = np.empty((wide.size, self.own), np.float32)
                 order, ends = np.argsort(wide.ravel(), kind="stable"), np.cumsum(np.bincount(wide.ravel()))
                 for number, asked in enumerate(np.split(order, ends[:-1])):
                     own = centres[number * self.own : (number + 1) * self.own]
                     near[asked] = some[asked // wide.shape[1]] @ own.T
-                best = _largest(near.reshape(len(some), -1), self.meetings)
+                best = largest(near.reshape(len(some), -1), self.meetings)
                 within = np.take_along_axis(wide, best // self.own, axis=1)
                 found[start : start + len(some)] = within * self.own + best % self.own
         return found
@@ -88,13 +90,17 @@ def _evenly(count: int, most: int) -> NDArray[np.int64]:
 
 
 def _fit(sample: NDArray[np.float32], cells: int) -> NDArray[np.float32]:
-    """(cells, length) unit centres by k-means (Lloyd 1982); a centre that nothing is near to stays where it is."""
+    """(cells, length) unit centres by k-means (Lloyd 1982); one that nothing is near to is 0, which is near to nothing.
+
+    Of many equal vectors it would be another's equal: which of the two is nearer to them, rounding would decide.
+    """
     centres = _unit(sample[np.linspace(0, len(sample) - 1, cells).astype(np.int64)])
     for _ in range(_ROUNDS):
         batches = range(0, len(sample), _LOOKED_AT)
         cell = np.concatenate([(sample[at : at + _LOOKED_AT] @ centres.T).argmax(axis=1) for at in batches])
         order, sizes = np.argsort(cell, kind="stable"), np.bincount(cell, minlength=cells)
         used = np.flatnonzero(sizes)
+        centres = np.zeros_like(centres)
         centres[used] = _unit(np.add.reduceat(sample[order], (np.cumsum(sizes) - sizes)[used], axis=0))
     return centres
 
@@ -103,12 +109,14 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)
 
 
-def _largest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+def largest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     """(n, count) columns of the largest of each row, in any order: what `np.argpartition` gives, in half the time."""
-    rows, columns = values.shape
-    limit = np.partition(values, columns - count, axis=1)[:, columns - count]
-    at = np.flatnonzero(values >= limit[:, None])
-    if len(at) != rows * count:  # some are equal, or no numbers
-        at = np.argpartition(values, columns - count, axis=1)[:, columns - count :]
-    column: NDArray[np.int64] = (at % columns).reshape(rows, count)
-    return column
+    columns = np.empty((len(values), count), np.int64)
+    for start in range(0, len(values), _ROWS):
+        some = values[start : start + _ROWS]
+        limit = np.partition(some, -count, axis=1)[:, -count]
+        at = np.flatnonzero(some >= limit[:, None])
+        if len(at) != len(some) * count:  # some are equal, or no numbers
+            at = np.argpartition(some, -count, axis=1)[:, -count:]
+        columns[start : start + _ROWS] = (at % values.shape[1]).reshape(-1, count)
+    return columns

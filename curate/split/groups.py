@@ -92,13 +92,22 @@ class DisjointSets:
             member = above[member]
         return member
 
+    def names(self, members: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """What `find` gives for each of many."""
+        above = np.frombuffer(self._above, np.int64)
+        names: NDArray[np.int64] = above[members]
+        while not np.array_equal(further := above[names], names):
+            names = further
+        above[members] = names
+        return names
+
     def join(self, first: int, second: int) -> None:
         """Unite two sets under the name of the first."""
         self._above[self.find(second)] = self.find(first)
 
     def labels(self) -> NDArray[np.int32]:
         """(n,) the name of the set of each member."""
-        return np.fromiter(map(self.find, range(len(self._above))), np.int32, len(self._above))
+        return self.names(np.arange(len(self._above), dtype=np.int32)).astype(np.int32)
 
 
 def connected_groups(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.curate.split.cells import AT_ONCE, Cells
+from authface.curate.split.cells import AT_ONCE, Cells, largest
 from authface.curate.split.likeness import Likeness, Vectors
 from authface.curate.split.pairs import SortedPairs
 from authface.store.rowfile import DealtRows
@@ -33,8 +33,9 @@ def pairs_alike(faces: Faces, least: float, most: int) -> Iterator[tuple[NDArray
     """(k, 2) numbers of faces whose likeness is `least` or more, and (k,) that likeness; the highest first.
 
     Each pair once, the smaller number first, in several turns, where the one is among the `most` likest of the other.
-    Of more than `FLAT_ROWS` faces some pairs are missed (benchmarks/neighbours.py). Time grows with n, but for the look
-    for the cells, a small part of it that grows with n^1.5; 3 to 4 kB of temporary files a face.
+    Of more than `FLAT_ROWS` faces some pairs are missed (benchmarks/neighbours.py). Time grows with n but for the look
+    for the cells, half of it at 400,000 faces, which grows with n^1.5, and for a person of thousands of faces: these
+    are in few cells, which all of them are compared in. 3 to 6 kB of temporary files a face of 128 numbers.
     """
     found = np.zeros(len(faces.vectors), np.int32)
     for pairs, values in _alike(faces, faces, least, most).read():
@@ -170,16 +171,16 @@ def _meeting(
     """The same for one cell and some of its rows."""
     products = asked.vectors[rows] @ known.vectors[columns].T
     first, second = asked.numbers[rows], known.numbers[columns]
-    near = np.flatnonzero(asked.likeness.near(products, first, known.likeness, second, least))
-    row, column = np.divmod(near, len(columns))  # np.nonzero of two dimensions is ten times as slow
-    if asked is known:
-        other = rows[row] != columns[column]
-        row, column = row[other], column[other]
-    if len(row) and np.bincount(row).max() > most:
-        value = asked.likeness.of(products[row, column], first[row], known.likeness, second[column])
-        order = np.lexsort((column, -value, row))
-        order = order[np.arange(len(row)) - np.searchsorted(row, row) < most]
-        row, column = row[order], column[order]
+    if asked is known:  # none meets itself
+        products[np.arange(len(rows)), np.searchsorted(columns, rows)] = -np.inf
+    near = asked.likeness.near(products, first, known.likeness, second, least)
+    many = np.flatnonzero(np.count_nonzero(near, axis=1) > most)
+    near[many] = False
+    row, column = np.divmod(np.flatnonzero(near), len(columns))  # np.nonzero of two dimensions is ten times as slow
+    if len(many):
+        value = asked.likeness.of(products[many], first[many, None], known.likeness, second)
+        row = np.concatenate([row, np.repeat(many, most)])
+        column = np.concatenate([column, largest(value, most).ravel()])
     one, other_one = rows[row], columns[column]
     if asked is known:
         one, other_one = np.minimum(one, other_one), np.maximum(one, other_one)

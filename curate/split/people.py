@@ -54,7 +54,7 @@ def _join(
     sets: DisjointSets, groups: _Groups, pairs: NDArray[np.int32], alike: NDArray[np.float64], least: float
 ) -> None:
     """Join the groups of (m, 2) faces as like as `alike` where they are alike on average, one pair after the other."""
-    names = np.array([sets.find(face) for face in pairs.ravel().tolist()], np.int64).reshape(-1, 2)
+    names = sets.names(pairs)
     unsaid = (names[:, 0] != names[:, 1]) & (groups.size[names] > 1).any(axis=1)
     alike[unsaid] = groups.likeness(names[unsaid])
     grown = set[int]()

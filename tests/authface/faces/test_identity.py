@@ -40,11 +40,11 @@ def field(number: int, value: bytes | int) -> bytes:
     return varint(number << 3 | 2) + varint(len(value)) + value
 
 
-def network(path: Path, *shape: int | str, kind: int = 1) -> Path:
-    """An ONNX network that flattens its input, by hand: the package onnx is none of the dependencies."""
+def network(path: Path, *shape: int | str, kind: int = 1, does: bytes = b"Flatten") -> Path:
+    """An ONNX network of one operator, by hand: the package onnx is none of the dependencies."""
     dims = b"".join(field(1, field(1, side) if isinstance(side, int) else field(2, side.encode())) for side in shape)
     given = field(1, b"data") + field(2, field(1, field(1, kind) + field(2, dims)))
-    node = field(1, b"data") + field(2, b"out") + field(4, b"Flatten")
+    node = field(1, b"data") + field(2, b"out") + field(4, does)
     graph = field(1, node) + field(2, b"g") + field(11, given) + field(12, field(1, b"out"))
     path.write_bytes(field(1, 8) + field(7, graph) + field(8, field(1, b"") + field(2, 13)))
     return path
@@ -127,6 +127,14 @@ def test_points_on_one_spot_are_no_face(tmp_path: Path) -> None:
     for embedder in (DlibEmbedder(), ArcFace(network(tmp_path / "n.onnx", "n", 3, 112, 112))):
         with pytest.raises(ImageError, match="this is no face"):
             embedder.embed([flat])
+
+
+def test_what_is_no_number_is_no_embedding(faces: dict[str, SeenFace], tmp_path: Path) -> None:
+    """Of one such face the mean is none, nor the cell that it falls into: all others would seem to be near to it."""
+    embedder = ArcFace(network(tmp_path / "log.onnx", "n", 3, 112, 112, does=b"Log"))  # of dark pixels there is none
+    with pytest.raises(ImageError, match="are none") as told:
+        embedder.embed([faces["astronaut"]])
+    assert told.value.reason == "embedding"
 
 
 def test_missing_weights_name_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
 from authface.curate.split import groups as groups_module
-from authface.curate.split.groups import connected_groups, first_members
+from authface.curate.split.groups import DisjointSets, connected_groups, first_members
 from authface.store.rowfile import IdFile
 
 
@@ -30,6 +30,18 @@ def test_all_that_share_a_key_are_together_and_nobody_else(members: list[tuple[i
             if members[one][0] == members[other][0] or (members[one][1] and members[one][1] == members[other][1]):
                 expected = [expected[one] if label == expected[other] else label for label in expected]
     assert same_groups(labels, expected)
+
+
+@given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=40), st.lists(st.integers(0, 19)))
+def test_names_of_many_are_those_of_each(joined: list[tuple[int, int]], asked: list[int]) -> None:
+    sets, others = DisjointSets(20), DisjointSets(20)
+    for number, (one, other) in enumerate(joined):
+        for each in (sets, others):
+            each.join(one, other)
+        if number % 5 == 0:
+            sets.names(np.array(asked, np.int32))
+    assert sets.names(np.array(asked, np.int32)).tolist() == [others.find(member) for member in asked]
+    assert sets.labels().tolist() == [others.find(member) for member in range(20)]
 
 
 @given(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -117,6 +119,17 @@ def test_cells_are_of_like_size_and_hold_what_is_near() -> None:
     assert not few.of(vectors[:10]).any() and few.of(vectors[:10]).shape == (10, 1)
 
 
+def test_equal_faces_meet_wherever_they_stand() -> None:
+    """Of equal centres rounding decided, which is another in each row: half of the faces met the other half nowhere."""
+    rng = np.random.default_rng(0)
+    vectors = unit(rng.standard_normal(128) / 128**0.5 + 0.04 * rng.standard_normal((10_000, 128)))
+    same = np.flatnonzero(rng.random(10_000) < 0.5)
+    vectors[same] = vectors[same[0]]
+    made = Cells(vectors, 1000)
+    found = np.concatenate([made.of(vectors[at : at + 4096]) for at in range(0, 10_000, 4096)])
+    assert np.bincount(found[same].ravel()).max() == len(same)
+
+
 @pytest.mark.parametrize("count", [0, 1, 30])
 def test_faces_that_are_all_the_same_are_found_once(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nearest, "FLAT_ROWS", 20)
@@ -125,3 +138,20 @@ def test_faces_that_are_all_the_same_are_found_once(count: int, monkeypatch: pyt
     )
     pairs = [tuple(pair) for some, _ in pairs_alike(same, 0.9, count) for pair in some.tolist()]
     assert sorted(pairs) == [(a, b) for a in range(count) for b in range(a + 1, count)]
+
+
+def test_a_cell_whose_faces_are_all_alike_takes_no_more_than_its_products() -> None:
+    """A sort of a million that are near was ten times the work of making them."""
+    rng = np.random.default_rng(6)
+    faces = faces_of(unit(rng.standard_normal(32) + 0.05 * rng.standard_normal((1000, 32))))
+    tracemalloc.start()
+    turns = list(pairs_alike(faces, 0.8, 8))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    value = values_of(faces, faces)
+    np.fill_diagonal(value, -9)
+    limit = np.sort(value, axis=1)[:, -8]
+    pairs = np.concatenate([some for some, _ in turns])
+    wanted = np.argwhere(np.triu((value >= limit[:, None]) | (value >= limit), 1))
+    assert {*map(tuple, pairs.tolist())} == {*map(tuple, wanted.tolist())}
+    assert peak < 40 * value.size
