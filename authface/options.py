@@ -51,13 +51,20 @@ SECTIONS = {
 def _set(text: str) -> Path:
     from authface.files import place
 
-    return place(text)
+    return place(_named(text))
 
 
 def _local(text: str) -> Path:
     from authface.files import local
 
-    return local(text)
+    return local(_named(text))
+
+
+def _named(text: str) -> str:
+    """The text of a path. Raises UsageError for none, which as a path would be the folder one stands in."""
+    if not text:
+        raise UsageError("an empty path, as of a shell's variable without a value; . is the folder you are in")
+    return text
 
 
 SetArgument = Annotated[

@@ -133,7 +133,9 @@ def filter_(
             device=run.device,
         )
         if not summary.counts:
-            raise AuthfaceError("curate.filter: no kept photos to work on; the report says why: authface curate report")
+            raise AuthfaceError(
+                f"{one_line(set)} has no kept photos: authface curate report {shell_word(set)} says why"
+            )
         _conclude(run, photoset, summary)
 
 
@@ -141,7 +143,8 @@ def _sweep(run: Run, photoset: PhotoSet, settings: FilterSettings) -> None:
     from authface.curate.filter.sweep import sweep, sweep_reviewer, to_text
 
     if not photoset.measured.parts():
-        raise UsageError(f"{one_line(photoset.root)} has no measures yet: authface curate filter takes them")
+        here = one_line(photoset.root)
+        raise UsageError(f"{here} has no measures yet: run authface curate filter {shell_word(here)}")
     found, learned = sweep(photoset, settings), sweep_reviewer(photoset, settings)
     more = {"reviewer": learned.as_json()} if learned else {}
     text = "\n\n".join([to_text(found), *([learned.as_text()] if learned else [])])
@@ -171,7 +174,7 @@ def align(run: Run, set: SetArgument = DEFAULT_SET) -> None:
             step, inputs, photoset.crops, run.console, workers=run.workers, cluster=cluster, prune=not run.limit
         )
         if not any(part.count for part in inputs):
-            raise AuthfaceError("curate.align: no kept rows to work on; the report says why: authface curate report")
+            raise AuthfaceError(f"{one_line(set)} has no kept faces: authface curate report {shell_word(set)} says why")
         _conclude(run, photoset, summary)
 
 

@@ -19,6 +19,7 @@ from typing import Literal
 
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line, was_interrupted
 from authface.files import TEMPORARY
+from authface.store.restore_log import PAGE_FILES
 
 Format = Literal["same", "jpeg", "png", "webp", "tiff"]
 
@@ -51,7 +52,6 @@ MAX_NAME = 255
 """Longest file name of a result, bytes: the limit of common file systems."""
 MARK = ".restored"
 MAP = ".change.png"
-PAGE = "restore.html"
 _KNOWN = frozenset({*ENDINGS, *READ_ONLY, *VIDEOS, *READ_ONLY_VIDEOS})
 NEW_ENDING = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif"}
 """Extension by the setting `format`; `same` has none."""
@@ -157,9 +157,9 @@ def expand(
     """The files that `named` files, folders and globs stand for, each once, in this order.
 
     A name that exists is never read as a glob. A folder gives the photos and videos in and below it, by ending, but not
-    hidden ones nor those under `apart_from`, where results go; `say` tells of those that are `NOT_READ`. A name that
-    matches nothing stays in the list and is reported when it is opened. Raises UsageError for a glob without match,
-    AuthfaceError for a folder without photos.
+    hidden ones, pictures of a page, nor those under `apart_from`, where results go; `say` tells of those that are
+    `NOT_READ`. A name that matches nothing stays in the list and is reported when it is opened. Raises UsageError for a
+    glob without match, AuthfaceError for a folder without photos.
     """
     inputs: dict[str, Input] = {}
     real = RealPaths()
@@ -211,7 +211,9 @@ def _files_below(folder: str, apart_from: str) -> Iterator[str]:
         folders[:] = sorted(
             name
             for name in folders
-            if not name.startswith(".") and os.path.realpath(os.path.join(root, name)) != apart_from  # noqa: PTH118
+            if not name.startswith(".")
+            and name != PAGE_FILES
+            and os.path.realpath(os.path.join(root, name)) != apart_from  # noqa: PTH118
         )
         base = str(Path(root, "x"))[:-1]  # as a path would have it: nothing for "."
         for name in sorted(files):

@@ -37,7 +37,7 @@ from authface.restore.mark import INSIDE, IPTC, video_properties
 from authface.restore.pipeline import Seconds, add_seconds
 from authface.restore.session import Session, faces_of
 from authface.store.restore_line import Line, Made, digest_key, made_of
-from authface.store.restore_log import LOG, Log, Results, digest_of
+from authface.store.restore_log import LOG, PAGE_FILES, Log, Results, digest_of
 
 NOT_OURS = "target_exists"
 """The reason of a failure: where the result should go there is a file that it must not replace unasked."""
@@ -46,9 +46,11 @@ NOT_OURS = "target_exists"
 def without_results(inputs: Sequence[Input], say: Callable[[str], None]) -> list[Input]:
     """The inputs but for results of earlier runs: those found in a folder, and those named beside their source.
 
+    Pictures of a page, which a shell's glob finds, are left out where anything else is named.
     A file that lies where a result was put, and is another by now, is somebody's work on it: it is left out too, and
     `say` is told. Raises AuthfaceError where nothing else is left.
     """
+    inputs = [entry for entry in inputs if f"/{PAGE_FILES}/" not in f"/{entry.path.as_posix()}"] or inputs
     known = Results(homes_of(inputs))
     results = {entry.path_text: made for entry in inputs if (made := known.find(entry.path)) is not None}
     if not results:

@@ -29,12 +29,13 @@ from authface.imaging.png import Pixels, to_8_bits
 from authface.report.album import AlbumEntry, AlbumPage, AlbumPicture, write_index, write_pages, write_tables
 from authface.report.pages import Comparison, Facts, before_after, quantity
 from authface.restore.guard import parts_text
-from authface.restore.inputs import PAGE, RestoreJob
+from authface.restore.inputs import RestoreJob
 from authface.restore.picture import Picture
 from authface.restore.session import RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
 from authface.restore.video.files import VideoReader
 from authface.store.restore_line import Line
+from authface.store.restore_log import PAGE, PAGE_FILES
 
 MAX_ON_ONE_PAGE = 60
 """Most photos of a run that has one page; a larger one has an album."""
@@ -74,7 +75,7 @@ def album_pictures(
 
 def _picture(job: RestoreJob, what: str) -> Path:
     key = hashlib.sha256(os.fsencode(job.name)).hexdigest()[:24]
-    return job.home / f"{PAGE}.files" / key[:2] / f"{key}-{what}.jpg"
+    return job.home / PAGE_FILES / key[:2] / f"{key}-{what}.jpg"
 
 
 def _halves(before: NDArray[np.uint8], after: NDArray[np.uint8], side: int, icc: bytes = b"") -> bytes:
@@ -99,7 +100,7 @@ def _sized(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
 def write_album(session: Session, summary: RestoreSummary, home: Path, facts: Facts) -> Path:
     """Write the index and its pages in `home`. Raises AuthfaceError where the disk refuses."""
     path = home / PAGE
-    folder = path.with_name(f"{PAGE}.files")
+    folder = path.with_name(PAGE_FILES)
     marked = summary.to_look_at
     groups: list[tuple[str, Sequence[AlbumPage]]] = []
     for kind, title, jobs in (

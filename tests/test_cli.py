@@ -111,6 +111,17 @@ def test_an_address_is_no_path_of_this_machine(words: str, tmp_path: Path) -> No
     assert "s3://bucket/" in done.stderr and "only photo sets lie in object stores" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["restore", ""], ["restore", "a.jpg", "-o", ""], ["curate", "report", ""], ["status", ""], ["demo", ""]],
+)
+def test_an_empty_path_is_not_the_folder_one_stands_in(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    done = authface(*words, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n"), [path.name for path in tmp_path.iterdir()]) == (2, 1, ["a.jpg"])
+    assert "an empty path" in done.stderr
+
+
 def test_an_unknown_engine_is_one_line(tmp_path: Path) -> None:
     done = authface("curate", "filter", "--engine", "spark", cwd=tmp_path)
     assert done.returncode == 2 and "there are local and ray" in done.stderr

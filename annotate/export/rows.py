@@ -194,23 +194,23 @@ def _left_out(crop: Crop, person: Person | None, tagged: Sequence[tuple[str, str
 
 def check_current(inputs: Inputs) -> None:
     """Raise AuthfaceError where a table was made from rows that have changed since, with the command to run."""
-    tables = inputs.tables
+    tables, here = inputs.tables, shell_word(inputs.photoset.root)
     above = {name: tables[name].digests for name in ("photos", "measured", "faces", "crops")}
     chain = [
-        (above["photos"], "measured", "curate filter"),
-        (above["measured"], "faces", "curate filter"),
-        (above["faces"], "crops", "curate align"),
-        *([(above["crops"], "people", "curate split")] if inputs.split else []),
+        (above["photos"], "measured", f"curate filter {here}"),
+        (above["measured"], "faces", f"curate filter {here}"),
+        (above["faces"], "crops", f"curate align {here}"),
+        *([(above["crops"], "people", f"curate split {here}")] if inputs.split else []),
     ]
     judged = {part.number: part.digest for part in inputs.reviewed}
-    chain += [(judged, f"tags/{name}", f"annotate tags --with {name}") for name in inputs.annotators]
+    chain += [(judged, f"tags/{name}", f"annotate tags {here} --with {shell_word(name)}") for name in inputs.annotators]
     for source, made, command in chain:
         for part, before in source.items():
             after = tables[made].inputs.get(part, "")
             if not before or not after.startswith(before):  # a digest may say more at its end
                 raise AuthfaceError(
                     f"part {part} of {made.rpartition('/')[2]} is missing or older than the rows it is made from: "
-                    f"run authface {command} with {one_line(inputs.photoset.root)} first"
+                    f"run authface {command} first"
                 )
 
 

@@ -153,6 +153,8 @@ def read(path: Path, *, to_srgb: bool = True, max_pixels: int = MAX_PIXELS, max_
 def header_size(path: Path) -> tuple[int, int] | None:
     """Width and height of a photo by its header; None where that cannot be read: who opens it says why."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return None
         with Image.open(path, formats=[*_formats(), "TIFF"]) as image:
             return image.width, image.height
     except Exception:  # noqa: BLE001  on hostile bytes Pillow's readers raise nearly anything

@@ -88,8 +88,8 @@ def read_status(photoset: PhotoSet) -> PhotoSetStatus:
     found = PhotoSetStatus(_tables(states))
     found.disk = _sizes(photoset)
     stones = tombstones(photoset)
-    found.forgotten = sum(bool(stone.photo or stone.item) for stone in stones)
-    found.unfinished = sum(not stone.done for stone in stones)
+    found.forgotten = len({stone.photo or stone.item for stone in stones} - {""})  # one may have had several names
+    found.unfinished = len({stone.photo or stone.item or stone.photographer for stone in stones if not stone.done})
     found.dataset = dataset_key(photoset.root / "dataset")
     found.trainings = sorted({use.path for use in uses(photoset) if use.kind == "training"})
     found.licences = count_disputed(disputed(photoset))
@@ -174,6 +174,12 @@ def _next(photoset: PhotoSet, states: Mapping[str, TableState], found: PhotoSetS
     tables = {table.name: table for table in found.tables}
     if "measured" not in tables and photoset.exists(TO_FETCH):  # filtered, its faces would be none of the manifest's
         return f"authface annotate rebuild MANIFEST {shell_word(here)}"
+    photos = tables.get("photos")
+    if photos and photos.counts and not photos.counts.get("kept"):
+        return (
+            f"nothing is kept in photos: {here}/reports/curate.html says why, then "
+            f"authface curate fetch {shell_word(here)} --from folder PATH"
+        )
     for name in ("measured", "faces", "crops"):
         table = tables.get(name)
         if name == "measured" and table is None:

@@ -43,6 +43,9 @@ from authface.store.restore_line import (
 
 LOG = "restore.jsonl"
 """Its name in the folder of the results; that of its first part."""
+PAGE = "restore.html"
+PAGE_FILES = f"{PAGE}.files"
+"""Folder of the pictures of a page that does not hold them itself."""
 PART_BYTES = 32_000_000
 """Size from which on a part is not continued: some 30,000 lines."""
 _PART_BITS = 44

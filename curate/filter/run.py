@@ -43,7 +43,7 @@ from authface.curate.settings import FilterSettings, lower_better
 from authface.engine.ray import Cluster
 from authface.engine.runner import PartInput, Summary, parts_of, run
 from authface.engine.workers import Step
-from authface.errors import UsageError, one_line
+from authface.errors import UsageError, one_line, shell_word
 from authface.imaging import decode as images
 from authface.records import Face, Photo, Points5, Score
 from authface.review.reviews import ReviewSettings, reviewed
@@ -163,8 +163,8 @@ def filter_photos(
     steps = {meta.provenance.step for _, meta in photoset.measured.each_meta() if meta}
     if REBUILD in steps or (not photoset.measured.parts() and photoset.exists(TO_FETCH)):
         raise UsageError(
-            f"the faces of {one_line(photoset.root)} are a manifest's: authface annotate rebuild goes on; filter in "
-            "another set"
+            f"the faces of {one_line(photoset.root)} are a manifest's: authface annotate rebuild MANIFEST "
+            f"{shell_word(photoset.root)} goes on; filter in another set"
         )
     asked = learned_reviewer(photoset, settings)
     measuring, judging = Measure(photoset.root, settings), JudgeFaces(photoset.root, settings, device, asked)

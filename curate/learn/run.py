@@ -17,7 +17,7 @@ from authface.curate.learn.fit import LIMITS, Estimate, HeldOutTable, Lesson, Pa
 from authface.curate.learn.model import HeldOut, ModelFacts, Opinion, ReviewerModel, save_model
 from authface.curate.learn.table import VERSION, FaceTable, Matrix, columns, face_part, take_features
 from authface.curate.settings import LearnSettings
-from authface.errors import ImageError, UsageError, one_line
+from authface.errors import ImageError, UsageError, one_line, shell_word
 from authface.imaging import decode as images
 from authface.records import Crop, now
 from authface.report import pages as report
@@ -78,18 +78,18 @@ class Learned:
         }
 
 
-def decisions_of(people: Reviewed, reviewer: str) -> Mapping[str, Decision]:
+def decisions_of(people: Reviewed, reviewer: str, here: Path) -> Mapping[str, Decision]:
     """What a reviewer decided. Raises UsageError where that is nothing."""
     if not people.decisions.get(reviewer):
         have = ", ".join(who for who, said in people.decisions.items() if said) or "nobody"
         raise UsageError(
             f"{one_line(reviewer, 40)} has decided on no face; there are decisions of {have}: "
-            "authface curate review first"
+            f"authface curate review {shell_word(here)} first"
         )
     return people.decisions[reviewer]
 
 
-def check_enough(kept: int, rejected: int, least: int, reviewer: str) -> None:
+def check_enough(kept: int, rejected: int, least: int, reviewer: str, here: Path) -> None:
     """Raise UsageError where there are too few decisions of a kind, saying how many more."""
     lacking = [
         f"{least - count} more to {kind}" for kind, count in (("keep", kept), ("reject", rejected)) if count < least
@@ -97,7 +97,7 @@ def check_enough(kept: int, rejected: int, least: int, reviewer: str) -> None:
     if lacking:
         raise UsageError(
             f"{one_line(reviewer, 40)} kept {kept} and rejected {rejected} faces, and learning needs {least} of each: "
-            f"{' and '.join(lacking)}: go on with authface curate review"
+            f"{' and '.join(lacking)}: go on with authface curate review {shell_word(here)}"
         )
 
 
@@ -116,16 +116,18 @@ def learn(
 
     Raises UsageError where they decided too little.
     """
-    decisions = decisions_of(people, reviewer)
+    decisions = decisions_of(people, reviewer, photoset.root)
     said = [decision.verdict == "reject" for decision in decisions.values()]
-    check_enough(said.count(False), said.count(True), settings.least, reviewer)
+    check_enough(said.count(False), said.count(True), settings.least, reviewer, photoset.root)
     take_features(photoset, settings.network, console, workers=workers, device=device)
     lesson = read_lesson(photoset, decisions)
-    check_enough(int(lesson.kept.sum()), lesson.rejected, settings.least, f"of the faces still in the set {reviewer}")
+    still = f"of the faces still in the set {reviewer}"
+    check_enough(int(lesson.kept.sum()), lesson.rejected, settings.least, still, photoset.root)
     if not fitting.splits(lesson, seed):
         raise UsageError(
             f"{one_line(reviewer, 40)} judged too few people and photos to hold any out: {fitting.LEAST_FOLDS} groups "
-            "of faces to keep, and as many to reject, are the least: go on with authface curate review"
+            f"of faces to keep, and as many to reject, are the least: go on with authface curate review "
+            f"{shell_word(photoset.root)}"
         )
     model = _model(photoset, lesson, reviewer, settings, seed, workers)
     held_out = HeldOutTable.of(model.facts.held_out)

@@ -225,7 +225,7 @@ def learn(
     from authface.curate.learn.run import write_page
 
     people = reviewed(photoset, run.settings("curate.review", ReviewSettings))
-    who = reviewer or _only(list(people.decisions))
+    who = reviewer or _only(list(people.decisions), set)
     with photoset.lock():
         photoset.remember("curate.learn", settings.model_dump(mode="json"))
         done = run_learn(
@@ -238,9 +238,9 @@ def learn(
     )
 
 
-def _only(reviewers: list[str]) -> str:
+def _only(reviewers: list[str], set: Path) -> str:
     """The one reviewer of the set. Raises UsageError where there are several or none."""
     if len(reviewers) != 1:
-        have = ", ".join(reviewers) or "nobody, so run authface curate review first"
+        have = ", ".join(reviewers) or f"nobody, so run authface curate review {shell_word(set)} first"
         raise UsageError(f"--reviewer: whose decisions? There are decisions of {have}")
     return reviewers[0]

@@ -51,7 +51,9 @@ def agreements(people: Reviewed) -> list[ReviewerAgreement]:
     """The agreement of every two reviewers, by name. Raises UsageError if fewer than two judged anything."""
     if len(people.decisions) < 2:
         have = ", ".join(people.decisions) or "nobody"
-        raise UsageError(f"--compare needs two reviewers, here is {have}: run authface curate review --reviewer NAME")
+        raise UsageError(
+            f"--compare needs two reviewers, here is {have}: run authface curate review SET --reviewer NAME"
+        )
     return [
         ReviewerAgreement(
             first,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from authface.errors import ImageError, UsageError, first_line, one_line
+from authface.errors import ImageError, UsageError, first_line, one_line, shell_word
 from authface.files import write_file
 from authface.imaging import decode as images
 from authface.records import Crop, now
@@ -67,7 +67,8 @@ def export_retouch(photoset: PhotoSet, people: Reviewed, folder: Path) -> Iterat
     """
     waiting = [crop for crop in photoset.crops if crop.status == "kept" and people.awaits(crop)]
     if not waiting:
-        raise UsageError("no crop awaits retouching: mark some with t in authface curate review")
+        here = shell_word(photoset.root)
+        raise UsageError(f"no crop awaits retouching: mark some with t in authface curate review {here}")
     given = {entry.id: entry for entry in _manifest(folder)} if (folder / MANIFEST).exists() else {}
     outcomes = []
     for crop in waiting:

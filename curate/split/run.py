@@ -39,7 +39,7 @@ from authface.curate.split.likeness import cohort_of, likeness_of
 from authface.curate.split.people import SMALL_SET, people_of
 from authface.engine.ray import Cluster
 from authface.engine.runner import PartInput, parts_of, run
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import AuthfaceError, UsageError, one_line, shell_word
 from authface.faces.identity import usual_products, weights_sha256
 from authface.records import Crop, Person, Rival
 from authface.store.numbers import NumberSet, text_number
@@ -246,7 +246,8 @@ def split(
     """
     parts = parts_of(photoset.crops, limit)
     if not any(part.count for part in parts):
-        raise AuthfaceError("split: no kept crops to work on; the report says why: authface curate report")
+        here = one_line(photoset.root)
+        raise AuthfaceError(f"{here} has no kept crops: authface curate report {shell_word(here)} says why")
     if limit and (lost := _dealt_beyond(photoset, parts)):
         raise UsageError(f"split: --limit {limit} would take their split from {lost:,} faces: leave it out")
     folders = {name: (Path(name), rival_parts(Path(name), console.log)) for name in settings.against}

@@ -15,11 +15,11 @@ from skimage import data
 
 from authface.console import Console
 from authface.restore import page as pages
-from authface.restore.inputs import PAGE
 from authface.restore.page import write_page
 from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, RestoreSummary, Session, Suspect
 from authface.restore.settings import RestoreSettings
+from authface.store.restore_log import PAGE
 from tests.restore.conftest import Brighter
 
 NAMES = ["a <b>.png", "b ä#%.jpg", "c.png", "d.tif", "e.png"]

@@ -23,12 +23,11 @@ from authface.console import Console
 from authface.errors import AuthfaceError
 from authface.files import TEMPORARY, replacing
 from authface.imaging import decode as images
-from authface.restore.inputs import PAGE
 from authface.restore.page import write_page
 from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
-from authface.store.restore_log import LOG, Log
+from authface.store.restore_log import LOG, PAGE, PAGE_FILES, Log
 from tests.authface.store.test_restore_log import targets
 from tests.restore.conftest import Brighter
 
@@ -187,6 +186,23 @@ def test_a_moved_album_is_done(album: Path, tmp_path: Path) -> None:
         summary = restore(named, change_map=True)
         assert (summary.photos, summary.done_before) == ((2, 2) if named == moved else (1, 1))
     assert sorted(path.name for path in moved.rglob("*") if path.name != PAGE) == before
+
+
+@pytest.mark.parametrize("setting", ["INLINE_PHOTOS", "MAX_ON_ONE_PAGE"])
+def test_pictures_of_a_page_are_no_photos(
+    album: Path, authface: Command, setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"authface.restore.page.{setting}", 1)
+    assert restore(album).done_before == 0
+    pictures = [*(album / PAGE_FILES).rglob("*.jpg")]
+    assert pictures
+    again = restore(album)
+    assert (again.photos, again.done_before) == (2, 2)
+    with_identity = ["--model", "identity", "--aligned", "--json", "-o", album.parent / "out"]
+    code, out, _ = authface(album / "a.jpg", *pictures, *with_identity)  # as a shell's glob names them
+    assert code == 0 and [Path(path).name for path in json.loads(out)["targets"]] == ["a.jpg"]
+    code, out, _ = authface(pictures[0], *with_identity)
+    assert code == 0 and [Path(path).name for path in json.loads(out)["targets"]] == [pictures[0].name]
 
 
 def test_results_that_were_moved_or_renamed_are_known(album: Path) -> None:

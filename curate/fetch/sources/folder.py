@@ -23,7 +23,7 @@ from authface.extras import need
 from authface.models.layout import INDEX
 from authface.records import Photo
 from authface.store.journal import dataset_key
-from authface.store.restore_log import LOG, Results
+from authface.store.restore_log import LOG, PAGE_FILES, Results
 
 _JPEG = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"}
 PHOTO_ENDINGS = _JPEG | {".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".heic", ".heif", ".avif"}
@@ -215,6 +215,11 @@ HOMES = (
     Home("of a model", lambda home: (home / INDEX).is_file(), ".*"),
     Home("of a training", lambda home: (home / "training" / "run.json").is_file(), "training/.*"),
     Home("to be retouched", lambda home: (home / "retouch.json").is_file(), rf"[0-9a-f]{{2}}{_DIGEST}-\d+\.png"),
+    Home(
+        "of a page of authface restore",
+        lambda home: (home / PAGE_FILES).is_dir(),
+        rf"{re.escape(PAGE_FILES)}/.*",
+    ),
     Home(
         "of a test set",
         lambda home: all((home / name).exists() for name in ("manifest.json", "clean", "degraded")),

@@ -98,7 +98,7 @@ def test_a_rejected_crop_is_left_out_and_comes_back_with_the_undo(photoset: Phot
     decide(photoset, first, "keep")
     assert tag(photoset) == 0 and not export(photoset, ExportSettings(), Console()).written
     decide(photoset, first, "reject")
-    with pytest.raises(AuthfaceError, match="annotate tags --with measured"):
+    with pytest.raises(AuthfaceError, match=f"run authface annotate tags {photoset.root} --with measured first"):
         export(photoset, ExportSettings(), Console())
     done = authface("annotate", "tags", photoset.root, "--with", "measured")
     assert done.returncode == 0 and "1 parts made" in done.stdout, done.stderr

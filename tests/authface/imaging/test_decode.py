@@ -7,6 +7,7 @@ import struct
 import sys
 import zlib
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -293,6 +294,11 @@ def test_what_is_no_photo(tmp_path: Path) -> None:
         with pytest.raises(ImageError) as caught:
             images.read(tmp_path / name)
         assert caught.value.reason == wanted, name
+    sizes: list[object] = []
+    asked = Thread(target=lambda: sizes.extend(images.header_size(tmp_path / name) for name in expected), daemon=True)
+    asked.start()
+    asked.join(20)  # a pipe that is opened is waited for
+    assert sizes == [None] * len(expected)
     with pytest.raises(ImageError, match="18 bytes, the limit is 17"):
         images.read_bytes(tmp_path / "text.jpg", max_bytes=17)
 

@@ -121,6 +121,26 @@ def test_a_set_is_split_before_it_is_exported(furnished: Furnished, tmp_path: Pa
     assert read_status(photoset).next == next_step(photoset) == f"authface curate split {photoset.root}"
 
 
+def test_where_no_photo_is_kept_others_come_next_and_a_refused_step_names_the_set(tmp_path: Path) -> None:
+    photos, here = tmp_path / "photos", tmp_path / "my set"
+    photos.mkdir()
+    (photos / "a.jpg").write_text("none")
+    assert authface("curate", "fetch", here, "--from", "folder", photos).returncode == 3
+    onward = f"authface curate fetch '{here}' --from folder PATH"
+    assert read_status(PhotoSet(here)).next.endswith(onward)
+    refused = authface("curate", "filter", here)
+    assert f"authface curate report '{here}' says why" in refused.stderr
+    assert next_step(PhotoSet(here)).endswith(onward)
+    assert f"authface curate report '{here}' says why" in authface("curate", "align", here).stderr
+
+
+def test_a_forgotten_photo_of_two_names_is_one(furnished: Furnished, tmp_path: Path) -> None:
+    photoset = furnished(tmp_path / "set")
+    done = authface("curate", "forget", photoset.root, "photo-4")
+    assert "deleted: 1 photos" in done.stdout
+    assert read_status(photoset).forgotten == 1
+
+
 def test_the_next_step_can_be_copied_into_a_shell(furnished: Furnished, tmp_path: Path) -> None:
     photoset = furnished(tmp_path / "my photos; ls")
     assert shlex.split(next_step(photoset)) == ["authface", "annotate", "export", str(photoset.root)]

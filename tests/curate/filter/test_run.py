@@ -173,7 +173,7 @@ def test_the_sweep_of_the_command_line(tmp_path: Path, photos: dict) -> None:
     photoset = fetched(tmp_path / "set", folder_of(tmp_path, {"a": photos["astronaut"]}))
     words = ["curate", "filter", photoset.root, "--sweep", "--json"]
     early = authface(*words)
-    assert early.returncode == 2 and "has no measures yet" in early.stderr
+    assert early.returncode == 2 and f"has no measures yet: run authface curate filter {photoset.root}" in early.stderr
     filter_photos(photoset, LOOSE, Console())
     before = [photoset.faces.meta(part) for part in photoset.faces.parts()]
     done = authface(*words, "-O", "curate.filter.min_size=9999")

@@ -114,7 +114,7 @@ def test_too_few_is_one_line_that_says_how_many_more(tmp_path: Path) -> None:
     taught = make_taught(tmp_path, faces=60)
     nobody = authface("curate", "learn", tmp_path)
     assert (nobody.returncode, nobody.stderr.count("\n")) == (2, 1)
-    assert "nobody, so run authface curate review first" in nobody.stderr
+    assert f"nobody, so run authface curate review {tmp_path} first" in nobody.stderr
     taught.decide("anna", range(20))
     kept = sum(not why for why in taught.reasons[:20])
     few = authface("curate", "learn", tmp_path)

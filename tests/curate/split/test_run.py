@@ -247,7 +247,7 @@ def test_what_cannot_be_split_is_one_line(curated: Path, tmp_path: Path) -> None
     for folder, said in (("nowhere", "does not exist"), ("empty", "no photos in there")):
         with pytest.raises(UsageError, match=said):
             split(photoset, SplitSettings(against=(str(tmp_path / folder),)), Console(), seed=0)
-    with pytest.raises(AuthfaceError, match="no kept crops"):
+    with pytest.raises(AuthfaceError, match="no kept crops: authface curate report .*none says why"):
         split(PhotoSet(tmp_path / "none"), SplitSettings(), Console(), seed=0)
     with pytest.raises(ValueError, match="leave some for training"):
         SplitSettings(val=0.5, test=0.5)

@@ -14,7 +14,7 @@ import pytest
 from authface.curate.fetch.sources.folder import LINKED, RESULTS, Outputs, photo_files
 from authface.store.photoset import PhotoSet
 from authface.store.restore_line import Line
-from authface.store.restore_log import LOG, Log
+from authface.store.restore_log import LOG, PAGE_FILES, Log
 
 FACE = "ab" + 62 * "0"
 
@@ -113,6 +113,13 @@ def test_results_of_restoring_are_known_by_log_and_bytes(tmp_path: Path) -> None
     files = [path for path in sorted(tmp_path.rglob("*.jpg")) if outputs.what(path) == RESULTS]
     assert files == [tmp_path / "copied" / "holiday.jpg", moved / "a.restored.jpg", moved / "same.jpg"]
     assert Outputs(moved).what(moved / "a.restored.jpg") == RESULTS
+
+
+def test_pictures_of_a_page_of_restoring_are_known(tmp_path: Path) -> None:
+    picture = put(tmp_path / "album" / PAGE_FILES / "ab" / "1-photo.jpg")
+    assert Outputs(tmp_path).what(picture) == "of a page of authface restore"
+    assert Outputs(picture.parent).what(picture) == "of a page of authface restore"
+    assert Outputs(tmp_path).what(put(tmp_path / "album" / "1-photo.jpg")) == ""
 
 
 def test_a_failed_line_and_a_foreign_log_make_nothing(tmp_path: Path) -> None:
