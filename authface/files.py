@@ -133,6 +133,11 @@ def is_local(path: Path) -> bool:
     return isinstance(path, Path)
 
 
+def is_photoset(folder: Path) -> bool:
+    """Whether a folder of this machine is a photo set: it has a recipe and tables."""
+    return (folder / "recipe.toml").is_file() and (folder / "tables").is_dir()
+
+
 def folders_below(top: Path) -> Iterator[tuple[Path, list[str]]]:
     """The folder and each below it, with the names of the files in it; unlike `rglob` it keeps no set of all paths."""
     if is_local(top):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line, was_interrupted
-from authface.files import TEMPORARY
+from authface.files import TEMPORARY, is_photoset
 from authface.store.restore_log import PAGE_FILES
 
 Format = Literal["same", "jpeg", "png", "webp", "tiff"]
@@ -157,9 +157,9 @@ def expand(
     """The files that `named` files, folders and globs stand for, each once, in this order.
 
     A name that exists is never read as a glob. A folder gives the photos and videos in and below it, by ending, but not
-    hidden ones, pictures of a page, nor those under `apart_from`, where results go; `say` tells of those that are
-    `NOT_READ`. A name that matches nothing stays in the list and is reported when it is opened. Raises UsageError for a
-    glob without match, AuthfaceError for a folder without photos.
+    hidden ones, pictures of a page, those of photo sets below it, nor those under `apart_from`, where results go; `say`
+    tells of these sets and of those that are `NOT_READ`. A name that matches nothing stays in the list and is reported
+    when it is opened. Raises UsageError for a glob without match, AuthfaceError for a folder without photos.
     """
     inputs: dict[str, Input] = {}
     real = RealPaths()
@@ -193,8 +193,8 @@ def _expand(name: Path, apart_from: Path | None, say: Callable[[str], None]) -> 
 
 def _read_below(folder: str, apart_from: str, say: Callable[[str], None]) -> list[str]:
     """The files in and below a folder that are read, by ending."""
-    found, others = [], Counter[str]()
-    for path in _files_below(folder, apart_from):
+    found, others, sets = [], Counter[str](), list[str]()
+    for path in _files_below(folder, apart_from, sets):
         ending = os.path.splitext(path)[1].lower()  # noqa: PTH122  of each file, and a Path would take longer
         if ending in _KNOWN:
             found.append(path)
@@ -203,22 +203,34 @@ def _read_below(folder: str, apart_from: str, say: Callable[[str], None]) -> lis
     if others:
         each = ", ".join(f"{number:,} {ending}" for ending, number in others.most_common())
         say(f"{one_line(folder)}: of photos and scans that are not read it has {each}: save them as TIFF, PNG or JPEG")
+    for path in sets:
+        say(f"{one_line(path)} is a photo set: passed over; name it, and -o outside of it, to restore its photos")
     return found
 
 
-def _files_below(folder: str, apart_from: str) -> Iterator[str]:
+def _files_below(folder: str, apart_from: str, sets: list[str]) -> Iterator[str]:
+    """Paths in order; `sets` gets the photo sets below the folder, which are not looked into."""
     for root, folders, files in os.walk(folder):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".")
-            and name != PAGE_FILES
-            and os.path.realpath(os.path.join(root, name)) != apart_from  # noqa: PTH118
-        )
         base = str(Path(root, "x"))[:-1]  # as a path would have it: nothing for "."
+        seen = [name for name in sorted(folders) if not name.startswith(".") and name != PAGE_FILES]
+        seen = [name for name in seen if os.path.realpath(base + name) != apart_from]
+        sets += (own := [base + name for name in seen if is_photoset(Path(base + name))])
+        folders[:] = [name for name in seen if base + name not in own]
         for name in sorted(files):
             if not name.startswith((".", TEMPORARY)):
                 yield base + name
+
+
+def outside_sets(jobs: Sequence[RestoreJob]) -> None:
+    """Raises UsageError where a result would lie in a photo set: what is made of its photos there is not forgotten."""
+    for folder in {os.path.dirname(job.target_path) for job in jobs}:  # noqa: PTH120  of many
+        real = Path(os.path.realpath(folder))
+        for above in (real, *real.parents):
+            if is_photoset(above):
+                raise UsageError(
+                    f"results would go to {one_line(folder)}, in the photo set {one_line(above)}, where curate forget "
+                    "would leave them: name a folder outside of it with -o"
+                )
 
 
 def is_single_file(named: Sequence[Path], out: Path) -> bool:

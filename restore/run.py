@@ -22,7 +22,16 @@ from authface.files import sweep
 from authface.imaging import decode as images
 from authface.imaging.encode import check_sides
 from authface.restore.guard import DRIFTED, parts_text, suspect_below
-from authface.restore.inputs import Format, RestoreJob, expand, input_errors, is_single_file, plan, with_maps
+from authface.restore.inputs import (
+    Format,
+    RestoreJob,
+    expand,
+    input_errors,
+    is_single_file,
+    outside_sets,
+    plan,
+    with_maps,
+)
 from authface.restore.outcome import (
     IsDone,
     Keep,
@@ -73,11 +82,12 @@ def jobs_of(
 ) -> list[RestoreJob]:
     """The jobs of a command, with change maps if requested; results of earlier runs are left out.
 
-    Raises UsageError and AuthfaceError as `expand`, `is_single_file`, `without_results` and `plan` do.
+    Raises UsageError and AuthfaceError as `expand`, `is_single_file`, `without_results`, `plan` and `outside_sets` do.
     """
     single = out is not None and is_single_file(named, out)
     inputs = without_results(expand(named, None if single else out, say), say)
     jobs = plan(inputs[:limit] if limit else inputs, out, single=single, format=format)
+    outside_sets(jobs)
     return with_maps(jobs) if maps else jobs
 
 

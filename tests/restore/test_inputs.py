@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from authface.errors import AuthfaceError, UsageError
 from authface.restore.inputs import ENDINGS, Input, RestoreJob, expand, homes_of, is_single_file, plan, with_maps
+from authface.restore.run import jobs_of
 
 
 @pytest.fixture
@@ -166,3 +167,27 @@ def test_any_names_give_targets_of_their_own(names: list[tuple[str, str]], besid
     assert not {str(path) for path in paths} & {str(job.target) for job in jobs}
     assert all(job.format in {"JPEG", "PNG", "WEBP", "TIFF"} for job in jobs)
     assert all((job.home / job.name) == job.target for job in jobs)
+
+
+def test_results_stay_out_of_photo_sets(tmp_path: Path) -> None:
+    """`curate forget` would not find what was made of a forgotten photo there."""
+    photoset = tmp_path / "album" / "faces"
+    for name in ("tables/photos", "photos/ab"):
+        (photoset / name).mkdir(parents=True)
+    (photoset / "recipe.toml").touch()
+    for file in (photoset / "photos" / "ab" / "x.jpg", tmp_path / "album" / "y.jpg"):
+        file.touch()
+    said: list[str] = []
+    jobs = jobs_of([tmp_path / "album"], None, "same", say=said.append)
+    assert [job.source.name for job in jobs] == ["y.jpg"]
+    assert len(said) == 1 and "faces is a photo set: passed over" in said[0]
+    for named, out in (
+        (photoset, None),
+        (photoset / "photos" / "ab" / "x.jpg", None),
+        (photoset, photoset / "restored"),
+        (tmp_path / "album" / "y.jpg", photoset / "y.png"),
+    ):
+        with pytest.raises(UsageError, match="in the photo set .*faces, where curate forget"):
+            jobs_of([named], out, "same")
+    outside = jobs_of([photoset], tmp_path / "restored", "same")
+    assert [job.target for job in outside] == [tmp_path / "restored" / "photos" / "ab" / "x.jpg"]
