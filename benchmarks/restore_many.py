@@ -29,10 +29,9 @@ import cv2
 import numpy as np
 
 from authface.files import sha256_of
-from authface.restore.inputs import PAGE
 from authface.restore.outcome import SETTLED, traits_of
 from authface.store.restore_line import as_text, values_of
-from authface.store.restore_log import LOG, PART_BYTES, Log, part_numbers, part_path
+from authface.store.restore_log import LOG, PAGE, PART_BYTES, Log, part_numbers, part_path
 
 
 def log_bytes(path: Path) -> int:
