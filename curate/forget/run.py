@@ -43,6 +43,8 @@ class ForgetResult:
     """Datasets and trainings that hold some of them, and how many."""
     near: list[str] = field(default_factory=list)
     """Faces that nearly repeat one of theirs, in photos that stay."""
+    same_people: list[str] = field(default_factory=list)
+    """Faces in photos that stay, of whom `curate split` says that they show a person of theirs."""
     unread: list[str] = field(default_factory=list)
     """Files that mention them and are no JSON: left as they are."""
 
@@ -71,9 +73,13 @@ class ForgetResult:
             lines.append(
                 "copies elsewhere are yours to find: the cache of datasets (HF_DATASETS_CACHE), uploads, backups"
             )
-        if self.near:
-            names = ", ".join(one_line(name, 80) for name in self.near[:5])
-            lines.append(f"near duplicates that stay: {names}{' ...' if len(self.near) > 5 else ''}")
+        for kind, faces in (
+            ("near duplicates", self.near),
+            ("other photos of the same people, as far as curate split tells,", self.same_people),
+        ):
+            if faces:
+                names = ", ".join(one_line(name, 80) for name in faces[:5])
+                lines.append(f"{kind} that stay: {names}{' ...' if len(faces) > 5 else ''}")
         lines += [f"{here}/{one_line(name)} mentions them and is no JSON: look at it yourself" for name in self.unread]
         return "\n".join(lines)
 
@@ -87,6 +93,7 @@ class ForgetResult:
             "dataset": self.dataset,
             "used_by": [{"kind": use.kind, "path": use.path, "key": use.key, "photos": n} for use, n in self.used_by],
             "near_duplicates": self.near,
+            "same_people": self.same_people,
             "unread": self.unread,
         }
 
@@ -134,6 +141,7 @@ def forget(
     result = ForgetResult(sorted({photo.id or photo.source_id for photo in rows} | open_ids))
     result.used_by = list(journal.holders(photoset, set(gone.photos)))
     result.near = _near(photoset, gone)
+    result.same_people = _same_people(photoset, gone)
     if not dry_run:
         journal.bury(photoset, stones)
     orphans = _orphans(photoset, rows, gone, more)
@@ -241,6 +249,21 @@ def _near(photoset: PhotoSet, gone: removal.Removal) -> list[str]:
         for face, of in ((pair["id"], pair["duplicate_of"]) for pair in pairs):
             if (face[:64] in gone.photos) != (of[:64] in gone.photos):
                 found.add(of if face[:64] in gone.photos else face)
+    return sorted(found)
+
+
+def _same_people(photoset: PhotoSet, gone: removal.Removal) -> list[str]:
+    """Faces of photos that stay, which the set takes for a person whose face goes."""
+    people, ids = photoset.people, pa.array(sorted(gone.photos), pa.string())
+    theirs = set[str]()
+    for part in people.parts():
+        rows = people.arrow(part, ["photo_id", "identity"])
+        theirs.update(rows.filter(pc.is_in(rows.column("photo_id"), ids)).column("identity").to_pylist())
+    known, found = pa.array(sorted(theirs - {""}), pa.string()), list[str]()
+    for part in people.parts() if len(known) else ():
+        rows = people.arrow(part, ["id", "photo_id", "identity"])
+        stays = pc.invert(pc.is_in(rows.column("photo_id"), ids))
+        found += rows.filter(pc.and_(stays, pc.is_in(rows.column("identity"), known))).column("id").to_pylist()
     return sorted(found)
 
 

@@ -117,6 +117,18 @@ def test_a_near_duplicate_stays_and_is_named(furnished: Furnished, tmp_path: Pat
     assert face.duplicate_of == "" and face.reason == "duplicate"
 
 
+def test_other_photos_of_the_same_person_stay_and_are_named(furnished: Furnished, tmp_path: Path) -> None:
+    photoset = furnished(tmp_path / "set")
+    gone, others = photo(photoset, 1), [person.id for person in photoset.people]
+    identity = {person.id: person.identity for person in photoset.people}
+    same = [id for id in others if identity[id] == identity[f"{gone.id}-0"] and not id.startswith(gone.id)]
+    assert same and identity[same[0]]
+    said = forget(photoset, [gone], reason="", dry_run=True)
+    assert said.same_people == sorted(same) == said.as_json()["same_people"]
+    assert f"as far as curate split tells, that stay: {sorted(same)[0]}" in said.as_text(photoset, "would go")
+    assert forget(photoset, [gone], reason="").same_people == sorted(same), "asked before its rows are blank"
+
+
 def test_the_same_bytes_under_another_name_go_too(furnished: Furnished, tmp_path: Path) -> None:
     photoset = furnished(tmp_path / "set")
     found = [each.photo for each in find_photo(photoset, "photo-4")]
