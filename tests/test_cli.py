@@ -214,7 +214,7 @@ def test_a_dry_run_writes_nothing(words: str, furnished: Callable[[Path], PhotoS
         ("annotate export SET -O annotate.export.annotators=['nobody']", "--with nobody"),
         ("train prior -O train.prior.model=nobody", "no model 'nobody'"),
         ("train controlnet -O train.controlnet.begin_from=nobody", "no model 'nobody'"),
-        ("restore SET/photos --model nobody", "one of tiny, sdxl, authface, identity"),
+        ("restore SET/photos -o SET/../out --model nobody", "one of tiny, sdxl, authface, identity"),
         ("app --model nobody", "one of tiny, sdxl, authface, identity"),
         ("evaluate prior --model nobody", "no model 'nobody'"),
         ("evaluate runtime --model nobody", "one of tiny, sdxl, authface, identity"),
