@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authface.curate.split import cells, nearest
+from authface.curate.split import pairs as pairs_module
 from authface.curate.split.cells import Cells
 from authface.curate.split.likeness import Likeness
 from authface.curate.split.nearest import Faces, likest_others, pairs_alike
@@ -64,6 +65,7 @@ def test_of_few_all_pairs_are_found_where_one_is_among_the_likest_of_the_other(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nearest, "_PRODUCTS", at_once)
         patch.setattr(nearest, "_PAIRS", at_once)
+        patch.setattr(pairs_module, "AT_ONCE", at_once)
         turns = list(pairs_alike(faces, 0.4, most))
     pairs = [tuple(pair) for some, _ in turns for pair in some.tolist()]
     values = [told for _, some in turns for told in some.tolist()]
