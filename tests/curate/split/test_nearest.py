@@ -78,6 +78,7 @@ def test_cells_find_what_a_comparison_of_all_finds(monkeypatch: pytest.MonkeyPat
     vectors, person = photos_of_people()
     faces = faces_of(vectors)
     exact = {tuple(pair) for some, _ in pairs_alike(faces, 0.8, 32) for pair in some.tolist()}
+    few = {tuple(pair) for some, _ in pairs_alike(faces, 0.6, 2) for pair in some.tolist()}
     monkeypatch.setattr(nearest, "FLAT_ROWS", 1000)
     monkeypatch.setattr(nearest, "AT_ONCE", 300)
     turns = list(pairs_alike(faces, 0.8, 32))
@@ -86,6 +87,9 @@ def test_cells_find_what_a_comparison_of_all_finds(monkeypatch: pytest.MonkeyPat
     assert len(exact & set(pairs)) > 0.99 * len(exact) and set(pairs) <= exact
     assert all((np.diff(values) <= 0).all() for _, values in turns)
     assert same_groups(identities(vectors, np.arange(len(vectors)), faces.likeness, 0.8), person.tolist())
+    monkeypatch.setattr(pairs_module, "AT_ONCE", 500)
+    fewer = {tuple(pair) for some, _ in pairs_alike(faces, 0.6, 2) for pair in some.tolist()}
+    assert len(few & fewer) > 0.95 * len(few) and len(fewer - few) < 0.05 * len(few), "two of all cells, not of each"
 
 
 @pytest.mark.parametrize("flat", [1000, 10_000])
