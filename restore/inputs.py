@@ -223,14 +223,13 @@ def _files_below(folder: str, apart_from: str, sets: list[str]) -> Iterator[str]
 
 def outside_sets(jobs: Sequence[RestoreJob]) -> None:
     """Raises UsageError where a result would lie in a photo set: what is made of its photos there is not forgotten."""
-    for folder in {os.path.dirname(job.target_path) for job in jobs}:  # noqa: PTH120  of many
-        real = Path(os.path.realpath(folder))
-        for above in (real, *real.parents):
-            if is_photoset(above):
-                raise UsageError(
-                    f"results would go to {one_line(folder)}, in the photo set {one_line(above)}, where curate forget "
-                    "would leave them: name a folder outside of it with -o"
-                )
+    folders = {Path(os.path.realpath(folder)) for folder in {os.path.dirname(job.target_path) for job in jobs}}  # noqa: PTH120  of many
+    for above in {above for folder in folders for above in (folder, *folder.parents)}:
+        if is_photoset(above):
+            raise UsageError(
+                f"results would go into folders in the photo set {one_line(above)}, where curate forget would leave "
+                "them: name a folder outside of it with -o"
+            )
 
 
 def is_single_file(named: Sequence[Path], out: Path) -> bool:

@@ -50,7 +50,8 @@ def without_results(inputs: Sequence[Input], say: Callable[[str], None]) -> list
     A file that lies where a result was put, and is another by now, is somebody's work on it: it is left out too, and
     `say` is told. Raises AuthfaceError where nothing else is left.
     """
-    inputs = [entry for entry in inputs if f"/{PAGE_FILES}/" not in f"/{entry.path.as_posix()}"] or inputs
+    photos = [entry for entry in inputs if PAGE_FILES not in entry.path_text or PAGE_FILES not in entry.path.parts]
+    inputs = photos or inputs
     known = Results(homes_of(inputs))
     results = {entry.path_text: made for entry in inputs if (made := known.find(entry.path)) is not None}
     if not results:
